@@ -1,0 +1,15 @@
+"""Exact re-identification metrics: CMC, mAP, mINP, with intervals."""
+
+from reid.evaluation.bootstrap import Interval, bootstrap, paired_bootstrap
+from reid.evaluation.features import Features
+from reid.evaluation.result import PerQuery, RankedItem, RankingResult
+
+__all__ = [
+    "Features",
+    "Interval",
+    "PerQuery",
+    "RankedItem",
+    "RankingResult",
+    "bootstrap",
+    "paired_bootstrap",
+]

@@ -1,0 +1,150 @@
+"""A set of feature vectors with identities and cameras, in memory and as a .npz file."""
+
+import os
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from reid.errors import UserError
+
+_REQUIRED = ("features", "pids", "camids")
+
+
+@dataclass
+class Features:
+    """Feature vectors of a query or gallery set.
+
+    Anything array-like is accepted; features become a float32 tensor on their device, pids and
+    camids int64 arrays.
+
+    Attributes:
+        features: (N, D) float32.
+        pids: (N,) identities as in the file names; -1 is junk, 0 a distractor.
+        camids: (N,) cameras.
+        names: (N) file names, or None.
+
+    Raises:
+        UserError: A wrong shape, lengths that differ, no rows, or NaN or infinite values.
+    """
+
+    features: Tensor
+    pids: NDArray[np.int64]
+    camids: NDArray[np.int64]
+    names: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        self.features = torch.as_tensor(self.features).detach().to(torch.float32)
+        self.pids = _integers("pids", self.pids)
+        self.camids = _integers("camids", self.camids)
+        if self.features.ndim != 2:
+            raise UserError(
+                f"features must be a table (images, dimensions), got shape "
+                f"{tuple(self.features.shape)}; flatten each image's feature to one row"
+            )
+        count, width = self.features.shape
+        if count == 0 or width == 0:
+            raise UserError(
+                f"features are empty, shape {(count, width)}; check that the folder holds images"
+            )
+        lengths = {"pids": len(self.pids), "camids": len(self.camids)}
+        if self.names is not None:
+            self.names = [str(name) for name in self.names]
+            lengths["names"] = len(self.names)
+        for label, length in lengths.items():
+            if length != count:
+                raise UserError(
+                    f"{length} {label} for {count} feature rows; give one of each per image"
+                )
+        bad = ~torch.isfinite(self.features).all(dim=1)
+        if bool(bad.any()):
+            row = int(bad.nonzero()[0])
+            name = f" ({self.names[row]})" if self.names is not None else ""
+            raise UserError(
+                f"{int(bad.sum())} of {count} feature rows hold NaN or infinite values, the first "
+                f"is row {row}{name}; check the checkpoint and extract again in float32"
+            )
+
+    def __len__(self) -> int:
+        return int(self.features.shape[0])
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a .npz file atomically: a killed write leaves the previous file.
+
+        Args:
+            path: Where to; `.npz` is added when missing.
+
+        Returns:
+            The file written.
+        """
+        target = Path(path)
+        if target.suffix != ".npz":
+            target = target.with_name(target.name + ".npz")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        arrays: dict[str, NDArray] = {
+            "features": self.features.cpu().numpy(),
+            "pids": self.pids,
+            "camids": self.camids,
+        }
+        if self.names is not None:
+            arrays["names"] = np.asarray(self.names, dtype=np.str_)
+        with tempfile.NamedTemporaryFile(
+            dir=target.parent, prefix=f".{target.name}.", delete=False
+        ) as handle:
+            try:
+                np.savez(handle, **arrays)  # type: ignore[arg-type]
+                handle.flush()
+                os.fsync(handle.fileno())
+            except BaseException:
+                os.unlink(handle.name)
+                raise
+        os.chmod(handle.name, 0o644)
+        os.replace(handle.name, target)
+        return target
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Features":
+        """Read what `save` wrote. Nothing is unpickled.
+
+        Raises:
+            UserError: No such file, not a .npz, an array is missing or holds Python objects.
+        """
+        source = Path(path)
+        if not source.is_file():
+            raise UserError(f"no feature file at {source}; write one with: reid extract")
+        try:
+            with np.load(source, allow_pickle=False) as archive:
+                if not isinstance(archive, np.lib.npyio.NpzFile):
+                    raise UserError(
+                        f"{source} holds a single array; expected a .npz with "
+                        f"{', '.join(_REQUIRED)}; write one with: reid extract"
+                    )
+                missing = [name for name in _REQUIRED if name not in archive.files]
+                if missing:
+                    raise UserError(
+                        f"{source} lacks the array {', '.join(missing)}; it holds "
+                        f"{', '.join(archive.files) or 'nothing'}; write it with: reid extract"
+                    )
+                arrays = {name: archive[name] for name in _REQUIRED}
+                names = archive["names"].tolist() if "names" in archive.files else None
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"{source} is not a readable feature file ({error}); "
+                "write it again with: reid extract"
+            ) from error
+        return cls(torch.from_numpy(arrays["features"]), arrays["pids"], arrays["camids"], names)
+
+
+def _integers(label: str, values: ArrayLike) -> NDArray[np.int64]:
+    array = values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise UserError(
+            f"{label} must be a list of whole numbers, got shape {array.shape} and type "
+            f"{array.dtype}"
+        )
+    return array.astype(np.int64)

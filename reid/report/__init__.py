@@ -1,0 +1,5 @@
+"""Reports: tables, figures and one self-contained HTML page."""
+
+from reid.report.types import DemoRun, RowResult
+
+__all__ = ["DemoRun", "RowResult"]
