@@ -1,0 +1,1 @@
+"""Sparse vision transformers (see the modules of this package)."""
