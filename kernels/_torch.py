@@ -1,0 +1,124 @@
+"""Masked attention in plain torch by explicit formulas: the `reference` implementation of calls.
+
+The mathematics is that of `kernels.reference`, which it is tested against. It keeps q, k, v, o and L
+between forward and backward instead of the N x N weights, and walks through the batch in pieces whose
+weights fit a processor's cache.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from kernels.reference import RATIO_LIMIT
+
+CACHE_BYTES = 2 << 20
+
+
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """Dtype of the softmax and of every sum: float64 for float64, float32 for the rest."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def masked_attention_forward(
+    q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Compute the output and the log-sum-exp of every row.
+
+    A dropped token's key and value are replaced by zeros for everybody and its own weight is put back
+    from `q_i . k_i`, so that not even a NaN in it reaches another row.
+
+    Args:
+        q: (B, H, N, D).
+        k: (B, H, N, D).
+        v: (B, H, N, D).
+        keep: (B, N) bool.
+        scale: Factor of the logits.
+
+    Returns:
+        o (B, H, N, D), a view of (B, N, H, D) memory, and L (B, H, N), float32 or float64.
+    """
+    batch, heads, tokens, dim = q.shape
+    dtype = accumulator(q.dtype)
+    o = q.new_empty(batch, tokens, heads, dim).transpose(1, 2)
+    lse = q.new_empty(batch, heads, tokens, dtype=dtype)
+    for part in _parts(q):
+        dropped = ~keep[part, None, :, None]
+        qs, ks, vs = q[part].to(dtype) * scale, k[part].to(dtype), v[part].to(dtype)
+        own = (qs * ks).sum(-1)
+        scores = qs @ ks.masked_fill(dropped, 0.0).transpose(-2, -1)
+        scores.masked_fill_(dropped.transpose(-2, -1), -math.inf)
+        diagonal = scores.diagonal(dim1=-2, dim2=-1)
+        diagonal.copy_(torch.where(dropped[..., 0], own, diagonal))
+        peak = scores.amax(-1, keepdim=True)
+        weights = scores.sub_(peak).exp_()
+        total = weights.sum(-1, keepdim=True)
+        mixed = weights @ vs.masked_fill(dropped, 0.0)
+        mixed = torch.where(dropped, mixed + diagonal.unsqueeze(-1) * vs, mixed)
+        o[part] = mixed.div_(total)
+        lse[part] = (peak + total.log()).squeeze(-1)
+    return o, lse
+
+
+def masked_attention_backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    keep: Tensor,
+    o: Tensor,
+    lse: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Compute the gradients from what the forward saved.
+
+    Args:
+        grad: (B, H, N, D), gradient of o.
+        q: (B, H, N, D).
+        k: (B, H, N, D).
+        v: (B, H, N, D).
+        keep: (B, N) bool.
+        o: (B, H, N, D) from the forward.
+        lse: (B, H, N) from the forward.
+        scale: Factor of the logits.
+
+    Returns:
+        dq, dk, dv (B, H, N, D), views of (B, N, H, D) memory, and dkeep (B, N), float32 or float64.
+    """
+    batch, heads, tokens, dim = q.shape
+    dtype = lse.dtype
+    dq, dk, dv = (q.new_empty(batch, tokens, heads, dim).transpose(1, 2) for _ in range(3))
+    dkeep = lse.new_empty(batch, tokens)
+    for part in _parts(q):
+        kept = keep[part, None, :, None]
+        qs, ks, vs = q[part].to(dtype) * scale, k[part].to(dtype), v[part].to(dtype)
+        gs = grad[part].to(dtype)
+        delta = (gs * o[part].to(dtype)).sum(-1, keepdim=True)
+        ratios = (qs @ ks.transpose(-2, -1)).sub_(lse[part].unsqueeze(-1))
+        ratios.clamp_(max=math.log(RATIO_LIMIT)).exp_()
+        dscores = (gs @ vs.transpose(-2, -1)).sub_(delta).mul_(ratios)
+        # Everything on the diagonal is kept and constant; take it out, add it back row by row.
+        own_weight = _take_diagonal(ratios)
+        own_score = _take_diagonal(dscores)
+        dkeep[part] = dscores.sum((1, 2))
+        others = ks.masked_fill(~kept, 0.0)
+        dq[part] = (dscores @ others).add_(own_score * ks).mul_(scale)
+        dk[part] = (dscores.transpose(-2, -1) @ qs).mul_(kept).add_(own_score * qs)
+        dv[part] = (ratios.transpose(-2, -1) @ gs).mul_(kept).add_(own_weight * gs)
+    return dq, dk, dv, dkeep
+
+
+def _take_diagonal(matrices: Tensor) -> Tensor:
+    diagonal = matrices.diagonal(dim1=-2, dim2=-1)
+    values = diagonal.clone().unsqueeze(-1)
+    diagonal.zero_()
+    return values
+
+
+def _parts(q: Tensor) -> Iterator[slice]:
+    batch, heads, tokens, _ = q.shape
+    matrix = max(1, heads * tokens * tokens * accumulator(q.dtype).itemsize)
+    size = max(1, CACHE_BYTES // matrix) if q.device.type == "cpu" else max(1, batch)
+    for start in range(0, batch, size):
+        yield slice(start, start + size)
