@@ -2,6 +2,7 @@
 
 from reid.evaluation.bootstrap import Interval, bootstrap, paired_bootstrap
 from reid.evaluation.features import Features
+from reid.evaluation.ranking import evaluate
 from reid.evaluation.result import PerQuery, RankedItem, RankingResult
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "RankedItem",
     "RankingResult",
     "bootstrap",
+    "evaluate",
     "paired_bootstrap",
 ]

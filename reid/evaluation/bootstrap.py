@@ -126,7 +126,7 @@ def _scores(result: RankingResult) -> dict[str, NDArray[np.float64]]:
     table = result.per_query
     valid = table.valid
     first = table.first_rank[valid]
-    ranks = {f"rank{r}": 100.0 * (first <= r) for r in (1, 5, 10)}
+    ranks = {f"rank{r}": np.where(first <= r, 100.0, 0.0) for r in (1, 5, 10)}
     return {**ranks, "mAP": table.ap[valid], "mINP": table.inp[valid]}
 
 

@@ -118,12 +118,13 @@ class Features:
         if not source.is_file():
             raise UserError(f"no feature file at {source}; write one with: reid extract")
         try:
-            with np.load(source, allow_pickle=False) as archive:
-                if not isinstance(archive, np.lib.npyio.NpzFile):
-                    raise UserError(
-                        f"{source} holds a single array; expected a .npz with "
-                        f"{', '.join(_REQUIRED)}; write one with: reid extract"
-                    )
+            archive = np.load(source, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise UserError(
+                    f"{source} holds a single array; expected a .npz with "
+                    f"{', '.join(_REQUIRED)}; write one with: reid extract"
+                )
+            with archive:
                 missing = [name for name in _REQUIRED if name not in archive.files]
                 if missing:
                     raise UserError(
@@ -137,7 +138,7 @@ class Features:
                 f"{source} is not a readable feature file ({error}); "
                 "write it again with: reid extract"
             ) from error
-        return cls(torch.from_numpy(arrays["features"]), arrays["pids"], arrays["camids"], names)
+        return cls(torch.as_tensor(arrays["features"]), arrays["pids"], arrays["camids"], names)
 
 
 def _integers(label: str, values: ArrayLike) -> NDArray[np.int64]:

@@ -16,14 +16,14 @@ class RankedItem(NamedTuple):
     """One place of a ranked list.
 
     Attributes:
-        index: Row of the gallery.
+        gallery: Row of the gallery.
         status: `right` (another image of the person, other camera), `wrong` (another person or a
             distractor) or `junk` (same person and camera, or pid -1: not counted by any metric).
         distance: Distance to the query; the metric is the evaluation's.
         rank: Place among the counted rows, from 1; 0 for junk, which takes no place.
     """
 
-    index: int
+    gallery: int
     status: Status
     distance: float
     rank: int
@@ -163,7 +163,7 @@ class RankingResult:
             place += status != "junk"
             items.append(
                 RankedItem(
-                    index=int(self.top_indices[query, column]),
+                    gallery=int(self.top_indices[query, column]),
                     status=status,
                     distance=float(self.top_distances[query, column]),
                     rank=0 if status == "junk" else place,
