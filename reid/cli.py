@@ -1,0 +1,288 @@
+"""`reid <verb>`: arguments to function calls, errors to one line and an exit code."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from reid.errors import UserError
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb.
+
+    Args:
+        argv: Arguments without the program's name; None takes them from the command line.
+
+    Returns:
+        0 on success, 2 on bad input, 130 when interrupted.
+    """
+    arguments = build_parser().parse_args(argv)
+    try:
+        code = arguments.run(arguments)
+    except UserError as error:
+        print(f"reid: error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("reid: interrupted; continue a training run with --resume", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    finally:
+        _leave_process_group()
+    return int(code or 0)
+
+
+def _leave_process_group() -> None:
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="reid",
+        description="Person re-identification with token-sparsified vision transformers.",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for add in (_data, _train, _evaluate, _extract, _visualize, _reproduce, _demo):
+        add(verbs)
+    return parser
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        # imported here because it brings torch along
+        from sparse_vit import __version__
+
+        print(f"reid {__version__}")
+        parser.exit()
+
+
+def _verb(verbs: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(name, help=text, description=text)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _dataset_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    parser.add_argument("--data", required=required, metavar="NAME", help="data set, such as "
+                        "market1501 or occluded-mannequins")
+    parser.add_argument("--root", metavar="PATH", help="its folder; generated sets default to "
+                        "data/NAME")
+
+
+def _data(verbs: Any) -> None:
+    text = "generate a data set, or check one"
+    parser = verbs.add_parser("data", help=text, description=text)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    generate = _verb(actions, "generate", _run_generate, "draw a Mannequins data set")
+    generate.add_argument("name", help="mannequins, occluded-mannequins or partial-mannequins")
+    generate.add_argument("--root", metavar="PATH", help="folder to write; default data/NAME")
+    generate.add_argument("--size", default="demo", help="tiny, demo or market")
+    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--image-size", type=int, nargs=2, default=(256, 128),
+                          metavar=("H", "W"), help="pixels")
+    generate.add_argument("--workers", type=int, default=2, help="processes")
+
+    check = _verb(actions, "check", _run_check, "count images, identities and cameras; find damage")
+    check.add_argument("name")
+    check.add_argument("--root", metavar="PATH", help="its folder; default data/NAME")
+
+    report = _verb(actions, "report", _run_data_report,
+                   "print how hard a generated set is: chance, colour histogram, untrained network")
+    report.add_argument("name")
+    report.add_argument("--root", metavar="PATH", help="its folder; default data/NAME")
+
+
+def _train(verbs: Any) -> None:
+    parser = _verb(verbs, "train", _run_train, "train a recipe and evaluate the result")
+    parser.add_argument("recipe", help="name of a recipe, or a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
+
+
+def _evaluate(verbs: Any) -> None:
+    parser = _verb(verbs, "evaluate", _run_evaluate, "print CMC and mAP of a model or of features")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--checkpoint", type=Path, metavar="FILE", help="model.safetensors")
+    source.add_argument("--features", type=Path, nargs=2, metavar=("QUERY", "GALLERY"),
+                        help=".npz files with features, pids and camids")
+    _dataset_arguments(parser, required=False)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores there")
+
+
+def _extract(verbs: Any) -> None:
+    parser = _verb(verbs, "extract", _run_extract, "write the features of images to a .npz file")
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE")
+    _dataset_arguments(parser, required=False)
+    parser.add_argument("--split", choices=("train", "query", "gallery"), default="query")
+    parser.add_argument("--images", type=Path, metavar="FOLDER",
+                        help="a folder of images instead of a data set")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+
+
+def _visualize(verbs: Any) -> None:
+    parser = _verb(verbs, "visualize", _run_visualize,
+                   "draw kept tokens and ranked lists of a trained model")
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE")
+    _dataset_arguments(parser)
+    parser.add_argument("--count", type=int, default=8, help="queries to draw")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+
+
+def _reproduce(verbs: Any) -> None:
+    parser = _verb(verbs, "reproduce", _run_reproduce, "run the rows of one of the paper's tables")
+    parser.add_argument("table", choices=[f"table{n}" for n in range(1, 8)])
+    _dataset_arguments(parser)
+    parser.add_argument("--size", default="demo", help="of a generated set: tiny, demo or market")
+    parser.add_argument("--epochs", type=int, help="the same for every row; default 200")
+    parser.add_argument("--init", default="pretrained", help="pretrained, scratch (with its own "
+                        "AdamW recipe), mini (the small backbone that ships), or a file")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default runs/TABLE-NAME")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+
+
+def _demo(verbs: Any) -> None:
+    parser = _verb(verbs, "demo", _run_demo,
+                   "generate data, train the rows of Table IV, write a report")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="FOLDER")
+    parser.add_argument("--quick", action="store_true",
+                        help="a smoke run on tiny data; its scores mean nothing")
+
+
+def _root(name: str, root: str | None) -> str:
+    from reid.data import GENERATED
+
+    if root is not None:
+        return root
+    if name in GENERATED:
+        return f"data/{name}"
+    raise UserError(f"--root is missing: give the folder of {name}")
+
+
+def _run_generate(arguments: argparse.Namespace) -> None:
+    from reid.data import GENERATED, mannequins
+
+    if arguments.name not in GENERATED:
+        raise UserError(f"{arguments.name!r} is not generated; choose one of "
+                        f"{', '.join(GENERATED)}")
+    root = mannequins.generate(
+        _root(arguments.name, arguments.root), protocol=arguments.name, size=arguments.size,
+        seed=arguments.seed, image_size=tuple(arguments.image_size), workers=arguments.workers,
+    )
+    print(f"wrote {root}")
+
+
+def _run_check(arguments: argparse.Namespace) -> int:
+    from reid.data import catalog
+
+    report = catalog.check(arguments.name, _root(arguments.name, arguments.root))
+    print(report)
+    return 0 if report.ok else 1
+
+
+def _run_data_report(arguments: argparse.Namespace) -> None:
+    from reid.difficulty import difficulty
+
+    print(json.dumps(difficulty(arguments.name, _root(arguments.name, arguments.root)), indent=2))
+
+
+def _run_train(arguments: argparse.Namespace) -> None:
+    from reid.config import load_config
+    from reid.engine.distributed import is_main
+    from reid.run import train
+
+    config = load_config(arguments.recipe, arguments.overrides)
+    run = train(config, arguments.out, resume=arguments.resume)
+    if is_main() and run.result is not None:
+        _print_scores(run.result)
+        print(f"wrote {arguments.out / 'model.safetensors'}")
+
+
+def _run_evaluate(arguments: argparse.Namespace) -> None:
+    from reid import evaluation, run
+    from reid.engine.distributed import is_main
+    from reid.models.embedder import load_model
+
+    if arguments.features:
+        query, gallery = (evaluation.Features.load(path) for path in arguments.features)
+        result = evaluation.evaluate(query, gallery)
+    else:
+        if arguments.data is None:
+            raise UserError("--data is missing: name the data set to evaluate on")
+        run.start_processes()
+        model, config, _ = load_model(arguments.checkpoint)
+        config.data.name = arguments.data
+        config.data.root = _root(arguments.data, arguments.root)
+        data = run.load_data(config.data)
+        result, _, _ = run.evaluate_model(model.to(run.pick_device()), config, data)
+    if is_main():
+        _print_scores(result)
+        if arguments.json:
+            from reid.engine.checkpoint import write_atomic
+
+            write_atomic(arguments.json, json.dumps(run.scores(result), indent=2).encode())
+
+
+def _run_extract(arguments: argparse.Namespace) -> None:
+    from reid import data, run
+    from reid.data.folder import folder_records
+    from reid.engine.distributed import is_main
+    from reid.models.embedder import load_model
+
+    run.start_processes()
+    model, config, _ = load_model(arguments.checkpoint)
+    if arguments.images:
+        records = folder_records(arguments.images)
+    elif arguments.data:
+        read = data.load(arguments.data, _root(arguments.data, arguments.root))
+        records = getattr(read, arguments.split)
+    else:
+        raise UserError("give --data NAME or --images FOLDER")
+    features = run.extract_features(model.to(run.pick_device()), config, records)
+    if is_main():
+        path = features.save(arguments.out)
+        print(f"wrote {len(features)} features of {features.features.shape[1]} numbers to {path}")
+
+
+def _run_visualize(arguments: argparse.Namespace) -> None:
+    from reid.visualize import visualize
+
+    root = _root(arguments.data, arguments.root)
+    for path in visualize(
+        arguments.checkpoint, arguments.data, root, arguments.out, count=arguments.count
+    ):
+        print(f"wrote {path}")
+
+
+def _run_reproduce(arguments: argparse.Namespace) -> None:
+    from reid.reproduce import reproduce
+
+    name = arguments.data
+    out = arguments.out or Path("runs") / f"{arguments.table}-{name}"
+    text = reproduce(
+        arguments.table, data=name, root=_root(name, arguments.root), size=arguments.size,
+        epochs=arguments.epochs, init=arguments.init, out=out, overrides=arguments.overrides,
+    )
+    print(text)
+
+
+def _run_demo(arguments: argparse.Namespace) -> None:
+    from reid.demo import demo
+
+    print(demo(arguments.out, quick=arguments.quick))
+
+
+def _print_scores(result: Any) -> None:
+    from reid.run import scores
+
+    for name, value in scores(result).items():
+        print(f"{name:>14}  {value:.2f}" if isinstance(value, float) else f"{name:>14}  {value}")

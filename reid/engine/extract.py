@@ -1,0 +1,137 @@
+"""From images to features: batched, sharded over processes, with real token pruning."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reid._optional import require
+from reid.data.records import Record
+from reid.data.store import load_images
+from reid.engine.distributed import gather_shards, is_main, shard_range
+from reid.evaluation import Features
+from reid.models.embedder import Preprocess, ReidModel
+
+
+def extract(
+    model: ReidModel,
+    records: Sequence[Record],
+    preprocess: Preprocess,
+    *,
+    images: Tensor | None = None,
+    batch_size: int = 64,
+    device: torch.device | None = None,
+    label: str = "extract",
+    progress: bool = True,
+) -> Features:
+    """Embed images; each process embeds its share and all get the whole.
+
+    Args:
+        model: In evaluation mode; sparse models drop tokens for real.
+        records: Images, with identities and cameras.
+        preprocess: Size and normalisation the model was trained with.
+        images: (N, 3, H, W) uint8 decoded already; None reads the files in batches.
+        batch_size: Images in one forward.
+        device: Where the model runs; None keeps it where it is.
+        label: Shown in front of the progress bar.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        (N, C) L2-normalised float32 features on the CPU, in the order of `records`.
+
+    Raises:
+        UserError: A file cannot be read, or a feature is not finite.
+    """
+    if device is not None:
+        model = model.to(device)
+    rows, _ = _run(model, records, preprocess, images, batch_size, label, progress, False)
+    return _features(rows, records)
+
+
+def extract_with_kept(
+    model: ReidModel,
+    records: Sequence[Record],
+    preprocess: Preprocess,
+    *,
+    images: Tensor | None = None,
+    batch_size: int = 64,
+) -> tuple[Features, dict[int, NDArray[np.int64]]]:
+    """Embed images with a sparse model and say which patches each stage kept.
+
+    Returns:
+        The features, and block index of a stage -> (N, k) original patch ids, ascending.
+    """
+    rows, kept = _run(model, records, preprocess, images, batch_size, "extract", False, True)
+    return _features(rows, records), kept
+
+
+def _features(rows: Tensor, records: Sequence[Record]) -> Features:
+    return Features(
+        features=torch.nn.functional.normalize(rows, dim=1),
+        pids=np.array([record.pid for record in records], dtype=np.int64),
+        camids=np.array([record.camid for record in records], dtype=np.int64),
+        names=[record.path for record in records],
+    )
+
+
+def _batches(
+    records: Sequence[Record],
+    preprocess: Preprocess,
+    images: Tensor | None,
+    start: int,
+    stop: int,
+    batch_size: int,
+) -> Iterator[Tensor]:
+    for first in range(start, stop, batch_size):
+        last = min(first + batch_size, stop)
+        if images is not None:
+            yield images[first:last]
+        else:
+            yield load_images(records[first:last], preprocess.image_size, preprocess.interpolation)
+
+
+@torch.inference_mode()
+def _run(
+    model: ReidModel,
+    records: Sequence[Record],
+    preprocess: Preprocess,
+    images: Tensor | None,
+    batch_size: int,
+    label: str,
+    progress: bool,
+    with_kept: bool,
+) -> tuple[Tensor, dict[int, NDArray[np.int64]]]:
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    start, stop, length = shard_range(len(records))
+    out = torch.zeros(length, model.num_features, device=device)
+    kept: dict[int, list[Tensor]] = {}
+    bar: Any = require("tqdm").tqdm(
+        total=stop - start, desc=label, unit="img", disable=not (progress and is_main()),
+        mininterval=1.0, dynamic_ncols=True,
+    )
+    done = 0
+    for pixels in _batches(records, preprocess, images, start, stop, batch_size):
+        x = preprocess(pixels.to(device, non_blocking=True))
+        if with_kept:
+            feature, decisions = model.backbone.forward_with_decisions(x)
+            for decision in decisions:
+                kept.setdefault(decision.stage, []).append(decision.indices)
+        else:
+            feature = model(x)
+        out[done : done + len(x)] = feature.float()
+        done += len(x)
+        bar.update(len(x))
+    bar.close()
+    model.train(training)
+    rows = gather_shards(out, len(records)).cpu()
+    indices = {}
+    for stage, parts in kept.items():
+        padded = torch.zeros(length, parts[0].shape[1], dtype=torch.int64, device=device)
+        padded[:done] = torch.cat(parts)
+        indices[stage] = gather_shards(padded, len(records)).cpu().numpy()
+    return rows, indices

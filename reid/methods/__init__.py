@@ -1,0 +1,30 @@
+"""One file per system: what is trained, with which losses."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from reid.config import RunConfig
+from reid.data.records import Record
+from reid.methods.supervised import PersonTask
+
+
+def build_task(
+    config: RunConfig,
+    records: Sequence[Record],
+    device: torch.device,
+    images: Tensor | None = None,
+) -> PersonTask:
+    """Build the task that `config.method` names.
+
+    Args:
+        config: The whole run.
+        records: Training images.
+        device: Where it trains.
+        images: (N, 3, H, W) uint8 decoded already, or None to read them.
+    """
+    from reid.methods import supervised, sureid
+
+    builders = {"supervised": supervised.build, "sureid": sureid.build}
+    return builders[config.method](config, records, device, images)

@@ -1,0 +1,179 @@
+"""Train and evaluate rows one after the other; a finished row is read back, not run again."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reid import config as configuration
+from reid.config import RunConfig
+from reid.data.records import ReidData
+from reid.data.store import load_images
+from reid.engine import distributed
+from reid.engine.checkpoint import write_atomic
+from reid.engine.extract import extract, extract_with_kept
+from reid.evaluation import Features, RankingResult, evaluate
+from reid.models.embedder import ReidModel, load_model, preprocess_of
+from reid.reproduce.rows import TEACHER, Row
+from reid.run import scores, train
+
+
+@dataclass
+class RowOutcome:
+    """A trained and evaluated row.
+
+    Attributes:
+        row: What was run.
+        config: Its whole configuration.
+        model: The trained model in evaluation mode.
+        history: Logged steps.
+        ranking: Evaluation with real pruning.
+        query: Query features; gallery: gallery features.
+        kept: Block index -> (Q, k) original patch ids that every query keeps; None when dense.
+    """
+
+    row: Row
+    config: RunConfig
+    model: ReidModel
+    history: list[dict[str, float]]
+    ranking: RankingResult
+    query: Features
+    gallery: Features
+    kept: dict[int, NDArray[np.int64]] | None = None
+
+
+@dataclass
+class DecodedData:
+    """A data set with its images decoded once for all rows."""
+
+    data: ReidData
+    train: Tensor
+    query: Tensor
+    gallery: Tensor
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, data: ReidData, config: RunConfig) -> "DecodedData":
+        """Decode all three lists at the configured size."""
+        size, filter_name = config.data.image_size, config.data.interpolation
+        return cls(
+            data=data,
+            train=load_images(data.train, size, filter_name),
+            query=load_images(data.query, size, filter_name),
+            gallery=load_images(data.gallery, size, filter_name),
+        )
+
+
+def row_config(base: RunConfig, row: Row, teacher: Path | None) -> RunConfig:
+    """Return the configuration of a row."""
+    changes = dict(row.changes)
+    if row.distils:
+        changes["teacher"] = str(teacher)
+    return configuration.replace(base, **changes)
+
+
+def run_rows(
+    base: RunConfig,
+    rows: Sequence[Row],
+    out: Path,
+    decoded: DecodedData,
+    *,
+    teacher_changes: dict[str, object] | None = None,
+) -> list[RowOutcome]:
+    """Train the teacher, if a row learns from it, then every row; evaluate each.
+
+    Rows that are finished in `out` are read back, unfinished ones continue from their checkpoint.
+
+    Args:
+        base: Configuration that the rows change.
+        rows: Rows of a table.
+        out: Folder; every row gets one of its own inside.
+        decoded: The data set.
+        teacher_changes: Further changes for the teacher, such as its backbone.
+
+    Returns:
+        The outcomes, the teacher first when there is one.
+
+    Raises:
+        UserError: Bad configuration, a loss that is not finite, or a full disk.
+    """
+    outcomes: list[RowOutcome] = []
+    teacher_model: Path | None = None
+    if any(row.distils for row in rows):
+        teacher = Row(TEACHER.name, TEACHER.label, {**TEACHER.changes, **(teacher_changes or {})})
+        outcomes.append(run_row(row_config(base, teacher, None), teacher, out, decoded))
+        teacher_model = out / TEACHER.name / "model.safetensors"
+    for row in rows:
+        outcomes.append(run_row(row_config(base, row, teacher_model), row, out, decoded))
+    return outcomes
+
+
+def run_row(config: RunConfig, row: Row, out: Path, decoded: DecodedData) -> RowOutcome:
+    """Train one row (or read it back) and evaluate it with real pruning."""
+    folder = out / row.name
+    run = train(
+        config, folder, resume=True, images=decoded.train, data=decoded.data,
+        evaluate_after=False, label=row.label,
+    )
+    # what is evaluated is what was saved
+    distributed.barrier()
+    model = load_model(folder / "model.safetensors")[0].to(next(run.model.parameters()).device)
+    preprocess = preprocess_of(config.data)
+    kept = None
+    if config.model.sparse:
+        query, kept = extract_with_kept(
+            model, decoded.data.query, preprocess, images=decoded.query
+        )
+    else:
+        query = extract(model, decoded.data.query, preprocess, images=decoded.query, progress=False)
+    gallery = extract(
+        model, decoded.data.gallery, preprocess, images=decoded.gallery, progress=False
+    )
+    ranking = evaluate(query, gallery)
+    if distributed.is_main():
+        payload = json.dumps(scores(ranking), indent=2)
+        write_atomic(folder / "evaluation.json", payload.encode())
+    return RowOutcome(row, config, model, run.history, ranking, query, gallery, kept)
+
+
+def throughput(
+    outcomes: Sequence[RowOutcome], images: Tensor, *, batch_size: int = 32, rounds: int = 15
+) -> dict[str, float]:
+    """Measure images per second of every distinct architecture in one interleaved run.
+
+    Rows that share an architecture (the same configuration of the model) share the figure.
+
+    Args:
+        outcomes: Trained rows.
+        images: (N, 3, H, W) uint8, the batch is taken from the front.
+        batch_size: Images in one forward, as in the paper.
+        rounds: Measured forwards of each.
+
+    Returns:
+        Row name to images per second.
+    """
+    from reid.engine.throughput import images_per_second
+
+    device = next(outcomes[0].model.parameters()).device
+    batch = preprocess_of(outcomes[0].config.data)(images[:batch_size].to(device))
+    if len(batch) < batch_size:
+        batch = batch.repeat(-(-batch_size // len(batch)), 1, 1, 1)[:batch_size]
+    shapes = {o.row.name: json.dumps(_architecture(o.config), sort_keys=True) for o in outcomes}
+    models: dict[str, torch.nn.Module] = {}
+    for outcome in outcomes:
+        models.setdefault(shapes[outcome.row.name], outcome.model)
+    measured = images_per_second(models, batch, rounds=rounds)  # type: ignore[arg-type]
+    return {name: measured[shape] for name, shape in shapes.items()}
+
+
+def _architecture(config: RunConfig) -> dict[str, object]:
+    model = configuration.to_dict(config)["model"]
+    names = ["backbone", "sparse", "neck_feature"]
+    if config.model.sparse:
+        names += ["stages", "keep_ratio", "selector"]
+    return {name: model[name] for name in names}

@@ -1,0 +1,191 @@
+"""The verbs as functions: train a configuration, evaluate or extract with a checkpoint."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reid.config import DataConfig, RunConfig, to_dict
+from reid.data.records import Record, ReidData
+from reid.engine import distributed
+from reid.engine.checkpoint import write_atomic
+from reid.evaluation import Features, RankingResult
+from reid.models.embedder import ReidModel
+
+
+@dataclass
+class TrainedRun:
+    """What `train` leaves behind.
+
+    Attributes:
+        out: Folder of the run.
+        model: The trained model in evaluation mode, on the device it was trained on.
+        history: Logged steps.
+        result: Evaluation on query and gallery with real pruning; None without them.
+    """
+
+    out: Path
+    model: ReidModel
+    history: list[dict[str, float]]
+    result: RankingResult | None
+
+
+def start_processes() -> None:
+    """Join the process group when `torchrun` or `accelerate launch` started this process."""
+    from reid._optional import require
+
+    require("accelerate").PartialState(cpu=not torch.cuda.is_available())
+
+
+def pick_device() -> torch.device:
+    """Return the GPU of this process, or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def load_data(config: DataConfig) -> ReidData:
+    """Read a data set; a generated one is written first when its folder is missing."""
+    from reid import data
+
+    if distributed.is_main():
+        data.prepare(config)
+    distributed.barrier()
+    return data.load(config.name, config.root)
+
+
+def train(
+    config: RunConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    images: Tensor | None = None,
+    data: ReidData | None = None,
+    evaluate_after: bool = True,
+    label: str = "train",
+) -> TrainedRun:
+    """Train a configuration and evaluate the result.
+
+    Args:
+        config: The whole run.
+        out: Folder for config.json, log.jsonl, checkpoint.safetensors and model.safetensors.
+        resume: Continue an interrupted run in the same folder.
+        images: Decoded training images, or None to read them.
+        data: The data set, or None to read `config.data`.
+        evaluate_after: Evaluate on query and gallery at the end.
+        label: Shown in front of the progress bar.
+
+    Returns:
+        The trained model, its log and its evaluation.
+
+    Raises:
+        UserError: Bad data, configuration or checkpoint, or a loss that is not finite.
+    """
+    from reid.engine.trainer import fit, make_accelerator
+    from reid.methods import build_task
+
+    out = Path(out)
+    accelerator = make_accelerator(config.train)
+    if data is None:
+        data = load_data(config.data)
+    _start_folder(out, config, resume)
+    task = build_task(config, data.train, accelerator.device, images)
+    history = fit(
+        task,
+        config.optim,
+        config.train,
+        out,
+        accelerator=accelerator,
+        metadata={"config": to_dict(config), **task.extra},
+        resume=resume,
+        label=label,
+    )
+    model = accelerator.unwrap_model(task.module).model.eval()
+    result = None
+    if evaluate_after and data.query and data.gallery:
+        result = evaluate_model(model, config, data)[0]
+        if distributed.is_main():
+            write_atomic(out / "evaluation.json", json.dumps(scores(result), indent=2).encode())
+    return TrainedRun(out=out, model=model, history=history, result=result)
+
+
+def _start_folder(out: Path, config: RunConfig, resume: bool) -> None:
+    from reid.engine.trainer import CHECKPOINT, MODEL
+    from reid.errors import UserError
+
+    if not resume and any((out / name).exists() for name in (CHECKPOINT, MODEL)):
+        raise UserError(f"{out} already holds a run; continue it with --resume, or choose another "
+                        "folder with --out")
+    written = out / "config.json"
+    if resume and written.is_file():
+        changed = _changed_keys(json.loads(written.read_text(encoding="utf-8")), to_dict(config))
+        if changed:
+            raise UserError(f"{out} holds a run with another {', '.join(changed)}; resume with the "
+                            "same configuration, or choose another folder with --out")
+    distributed.barrier()
+    if distributed.is_main():
+        write_atomic(written, json.dumps(to_dict(config), indent=2).encode())
+    distributed.barrier()
+
+
+def _changed_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    changed = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            changed += _changed_keys(before, after, f"{prefix}{key}.")
+        elif before != after:
+            changed.append(f"{prefix}{key} ({before!r}, now {after!r})")
+    return changed
+
+
+def extract_features(
+    model: ReidModel,
+    config: RunConfig,
+    records: list[Record],
+    *,
+    images: Tensor | None = None,
+    batch_size: int = 64,
+    label: str = "extract",
+) -> Features:
+    """Embed records with the preprocessing of the configuration."""
+    from reid.engine.extract import extract
+    from reid.models.embedder import preprocess_of
+
+    return extract(
+        model, records, preprocess_of(config.data), images=images, batch_size=batch_size,
+        label=label,
+    )
+
+
+def evaluate_model(
+    model: ReidModel, config: RunConfig, data: ReidData, *, batch_size: int = 64
+) -> tuple[RankingResult, Features, Features]:
+    """Extract query and gallery with real pruning and rank them.
+
+    Returns:
+        The ranking, the query features and the gallery features.
+    """
+    from reid.evaluation import evaluate
+
+    query = extract_features(model, config, data.query, batch_size=batch_size, label="query")
+    gallery = extract_features(model, config, data.gallery, batch_size=batch_size, label="gallery")
+    return evaluate(query, gallery), query, gallery
+
+
+def scores(result: RankingResult) -> dict[str, Any]:
+    """Return the scores of an evaluation as plain numbers, in percent."""
+    return {
+        "rank1": result.rank1,
+        "rank5": result.rank5,
+        "rank10": result.rank10,
+        "mAP": result.mAP,
+        "mAP_trapezoid": result.mAP_trapezoid,
+        "mINP": result.mINP,
+        "queries": result.queries,
+        "skipped": result.skipped,
+        "tied": result.tied,
+    }
