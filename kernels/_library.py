@@ -7,7 +7,7 @@ import torch
 
 NAMESPACE = "sparse_vit_kernels"
 
-_LIBRARY = torch.library.Library(NAMESPACE, "DEF")
+_LIBRARY: Any = torch.library.Library(NAMESPACE, "DEF")  # type: ignore[no-untyped-call]
 
 
 def register(
@@ -31,14 +31,7 @@ def register(
 
 
 def register_gradient(
-    operator: Callable[..., Any],
-    backward: Callable[..., Any],
-    setup_context: Callable[..., Any],
+    operator: Any, backward: Callable[..., Any], setup_context: Callable[..., Any]
 ) -> None:
     """Give an operator returned by `register` its backward formula."""
-    torch.library.register_autograd(
-        operator,
-        backward,
-        setup_context=setup_context,
-        lib=_LIBRARY,  # type: ignore[arg-type]
-    )
+    torch.library.register_autograd(operator, backward, setup_context=setup_context, lib=_LIBRARY)

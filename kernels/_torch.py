@@ -1,8 +1,8 @@
 """Masked attention in plain torch by explicit formulas: the `reference` implementation of calls.
 
-The mathematics is that of `kernels.reference`, which it is tested against. It keeps q, k, v, o and L
-between forward and backward instead of the N x N weights, and walks through the batch in pieces whose
-weights fit a processor's cache.
+The mathematics is that of `kernels.reference`, which it is tested against. Between forward and
+backward it keeps q, k, v, o and L instead of the N x N weights, and the backward walks through the
+batch in pieces whose weights fit a processor's cache.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kernels.reference import RATIO_LIMIT
 
-CACHE_BYTES = 2 << 20
+CACHE_BYTES = 4 << 20
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
@@ -26,8 +26,8 @@ def masked_attention_forward(
 ) -> tuple[Tensor, Tensor]:
     """Compute the output and the log-sum-exp of every row.
 
-    A dropped token's key and value are replaced by zeros for everybody and its own weight is put back
-    from `q_i . k_i`, so that not even a NaN in it reaches another row.
+    A dropped token's key and value are replaced by zeros for everybody and its own weight is put
+    back from `q_i . k_i`, so that not even a NaN in it reaches another row.
 
     Args:
         q: (B, H, N, D).
@@ -39,26 +39,39 @@ def masked_attention_forward(
     Returns:
         o (B, H, N, D), a view of (B, N, H, D) memory, and L (B, H, N), float32 or float64.
     """
-    batch, heads, tokens, dim = q.shape
+    attend = _fused_rows if q.device.type == "cpu" else _rows
     dtype = accumulator(q.dtype)
-    o = q.new_empty(batch, tokens, heads, dim).transpose(1, 2)
-    lse = q.new_empty(batch, heads, tokens, dtype=dtype)
-    for part in _parts(q):
-        dropped = ~keep[part, None, :, None]
-        qs, ks, vs = q[part].to(dtype) * scale, k[part].to(dtype), v[part].to(dtype)
-        own = (qs * ks).sum(-1)
-        scores = qs @ ks.masked_fill(dropped, 0.0).transpose(-2, -1)
-        scores.masked_fill_(dropped.transpose(-2, -1), -math.inf)
-        diagonal = scores.diagonal(dim1=-2, dim2=-1)
-        diagonal.copy_(torch.where(dropped[..., 0], own, diagonal))
-        peak = scores.amax(-1, keepdim=True)
-        weights = scores.sub_(peak).exp_()
-        total = weights.sum(-1, keepdim=True)
-        mixed = weights @ vs.masked_fill(dropped, 0.0)
-        mixed = torch.where(dropped, mixed + diagonal.unsqueeze(-1) * vs, mixed)
-        o[part] = mixed.div_(total)
-        lse[part] = (peak + total.log()).squeeze(-1)
+    dropped = ~keep[:, None, :, None]
+    queries, keys, values = q.to(dtype), k.to(dtype), v.to(dtype)
+    # Finite, because a tile of nothing but -inf gives NaN in some versions of the fused operator.
+    hidden = torch.finfo(dtype).min / 2
+    bias = hidden * dropped.transpose(-2, -1).to(dtype)
+    mixed, lse = attend(
+        queries, keys.masked_fill(dropped, 0.0), values.masked_fill(dropped, 0.0), bias, scale
+    )
+    lse = lse.masked_fill(~keep.any(1)[:, None, None], hidden)
+    own = (queries * keys).sum(-1).mul_(scale)
+    total = torch.where(dropped[..., 0], torch.logaddexp(lse, own), lse)
+    merged = mixed * (lse - total).exp_().unsqueeze(-1) + values * (own - total).exp_().unsqueeze(
+        -1
+    )
+    o = q.new_empty(q.transpose(1, 2).shape).transpose(1, 2)
+    o.copy_(torch.where(dropped, merged, mixed))
+    return o, total
+
+
+def _fused_rows(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    o, lse = fused(q, k, v, 0.0, False, attn_mask=bias, scale=scale)
     return o, lse
+
+
+def _rows(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    scores = (q * scale) @ k.transpose(-2, -1) + bias
+    lse = scores.logsumexp(-1)
+    return scores.softmax(-1) @ v, lse
 
 
 def masked_attention_backward(
@@ -90,15 +103,19 @@ def masked_attention_backward(
     dtype = lse.dtype
     dq, dk, dv = (q.new_empty(batch, tokens, heads, dim).transpose(1, 2) for _ in range(3))
     dkeep = lse.new_empty(batch, tokens)
-    for part in _parts(q):
+    parts = list(_parts(q))
+    workspace = lse.new_empty(2, len(range(batch)[parts[0]]) if parts else 0, heads, tokens, tokens)
+    for part in parts:
         kept = keep[part, None, :, None]
         qs, ks, vs = q[part].to(dtype) * scale, k[part].to(dtype), v[part].to(dtype)
         gs = grad[part].to(dtype)
         delta = (gs * o[part].to(dtype)).sum(-1, keepdim=True)
-        ratios = (qs @ ks.transpose(-2, -1)).sub_(lse[part].unsqueeze(-1))
-        ratios.clamp_(max=math.log(RATIO_LIMIT)).exp_()
-        dscores = (gs @ vs.transpose(-2, -1)).sub_(delta).mul_(ratios)
-        # Everything on the diagonal is kept and constant; take it out, add it back row by row.
+        ratios, dscores = workspace[:, : len(kept)]
+        torch.matmul(qs, ks.transpose(-2, -1), out=ratios)
+        ratios.sub_(lse[part].unsqueeze(-1)).clamp_(max=math.log(RATIO_LIMIT)).exp_()
+        torch.matmul(gs, vs.transpose(-2, -1), out=dscores)
+        dscores.sub_(delta).mul_(ratios)
+        # The diagonal of G is constant: take it out, add it back row by row.
         own_weight = _take_diagonal(ratios)
         own_score = _take_diagonal(dscores)
         dkeep[part] = dscores.sum((1, 2))

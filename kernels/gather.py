@@ -31,8 +31,8 @@ def scatter_rows(y: Tensor, indices: Tensor, num_rows: int, fill: float = 0.0) -
 
     Args:
         y: (T, C).
-        indices: (T,) int64 in [0, num_rows), all different: of two rows for one place an unspecified
-            one would win.
+        indices: (T,) int64 in [0, num_rows), all different: of two rows for one place an
+            unspecified one would win.
         num_rows: Rows of the result.
         fill: Value of the rows that nothing is put into.
 

@@ -5,12 +5,14 @@
 `dkeep_j = sum_h sum_{i != j} R_ij (dO_i . v_j - dO_i . O_i)`, `R_ij = min(e^{S_ij - L_i}, 1e6)`.
 """
 
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kernels import _torch
+from kernels import _attention_triton, _torch
+from kernels._backend import resolve_masked_attention
 from kernels._library import register, register_gradient
 
 
@@ -45,8 +47,13 @@ def masked_attention(
         contiguous.
 
     Raises:
-        ValueError: Shapes, dtypes or devices of the arguments do not fit together.
+        ValueError: Shapes, dtypes or devices of the arguments do not fit together, or there is no
+            implementation of that name.
+        RuntimeError: The implementation asked for cannot serve the call; all reasons are listed.
     """
+    device = q.device.type
+    if q.is_floating_point() and torch.is_autocast_enabled(device):
+        q, k, v = (x.to(torch.get_autocast_dtype(device)) for x in (q, k, v))
     _check(q, k, v, keep)
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     return _forward_op(q, k, v, keep, scale, impl)[0]
@@ -68,6 +75,11 @@ def _check(q: Tensor, k: Tensor, v: Tensor, keep: Tensor) -> None:
             "masked_attention: q, k and v must share one floating dtype, got "
             f"{q.dtype}, {k.dtype} and {v.dtype}"
         )
+    if not q.device == k.device == v.device == keep.device:
+        raise ValueError(
+            "masked_attention: q, k, v and keep must be on one device, got "
+            f"{q.device}, {k.device}, {v.device} and {keep.device}"
+        )
     if keep.dtype != torch.bool and not keep.is_floating_point():
         raise ValueError(
             f"masked_attention: keep must be bool or floating, got {keep.dtype}; use keep.bool()"
@@ -77,7 +89,9 @@ def _check(q: Tensor, k: Tensor, v: Tensor, keep: Tensor) -> None:
 def _forward(
     q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float, impl: str | None
 ) -> tuple[Tensor, Tensor]:
-    return _torch.masked_attention_forward(q, k, v, keep > 0.5, scale)
+    if q.numel() == 0:
+        return _forward_fake(q, k, v, keep, scale, impl)
+    return _implementation(impl, q, k, v).masked_attention_forward(q, k, v, keep > 0.5, scale)
 
 
 def _backward(
@@ -91,7 +105,16 @@ def _backward(
     scale: float,
     impl: str | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _torch.masked_attention_backward(grad, q, k, v, keep > 0.5, o, lse, scale)
+    if q.numel() == 0:
+        dq, dk, dv, dkeep = _backward_fake(grad, q, k, v, keep, o, lse, scale, impl)
+        return dq, dk, dv, dkeep.zero_()
+    serve = _implementation(impl, q, k, v)
+    return serve.masked_attention_backward(grad, q, k, v, keep > 0.5, o, lse, scale)
+
+
+def _implementation(impl: str | None, q: Tensor, k: Tensor, v: Tensor) -> ModuleType:
+    name = resolve_masked_attention(impl, q, k, v)
+    return _attention_triton if name == "triton" else _torch
 
 
 def _rows_like(q: Tensor) -> Tensor:

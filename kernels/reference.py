@@ -1,7 +1,7 @@
 """Every operator of the package in plain torch: this file defines what is correct.
 
-Any floating dtype, any device, differentiable by autograd, written for reading rather than speed. The
-implementations that serve calls are tested against these functions in float64.
+Any floating dtype, any device, differentiable by autograd, written for reading rather than speed.
+The implementations that serve calls are tested against these functions in float64.
 """
 
 import math
@@ -44,7 +44,8 @@ def masked_attention(
     `O_i = sum_j e^{S_ij} G_ij v_j / sum_j e^{S_ij} G_ij` (SUReID, arXiv 2401.07469, Eq. 4-6,
     after DynamicViT, arXiv 2106.02034). The value is analytic in `keep`, whose gradient is
     `dkeep_j = sum_h sum_{i != j} R_ij (dP_ij - delta_i)` with `R_ij = min(e^{S_ij - L_i}, 1e6)`,
-    `dP_ij = dO_i . v_j`, `delta_i = dO_i . O_i` and `L_i` the log-sum-exp over the kept set of row i.
+    `dP_ij = dO_i . v_j`, `delta_i = dO_i . O_i` and `L_i` the log-sum-exp over the kept set of
+    row i.
 
     Args:
         q: (B, H, N, D) queries.
@@ -109,8 +110,8 @@ def pack(mask: Tensor) -> tuple[Tensor, Tensor]:
         mask: (B, N) bool.
 
     Returns:
-        indices (T,) int64, rows `b * N + i` in ascending order, and cu_seqlens (B + 1,) int32, where
-        image b owns `indices[cu_seqlens[b]:cu_seqlens[b + 1]]`.
+        indices (T,) int64, rows `b * N + i` in ascending order, and cu_seqlens (B + 1,) int32,
+        where image b owns `indices[cu_seqlens[b]:cu_seqlens[b + 1]]`.
     """
     indices = mask.flatten().nonzero().squeeze(1)
     counts = mask.sum(1, dtype=torch.int32)

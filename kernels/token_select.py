@@ -45,7 +45,8 @@ def select_tokens(
         The selection, on the device of the scores.
 
     Raises:
-        ValueError: Scores are not (B, N), not exactly one rule is given, or a count is outside 1..N.
+        ValueError: Scores are not (B, N), not exactly one rule is given, or a count is outside
+            1..N.
     """
     if scores.dim() != 2:
         raise ValueError(f"select_tokens: scores must be (B, N), got shape {tuple(scores.shape)}")
@@ -61,7 +62,8 @@ def select_tokens(
         raise ValueError(f"select_tokens: {name}={count} is outside 1..{tokens} tokens per image")
     if images * tokens >= 2**31:
         raise ValueError(
-            f"select_tokens: {images} x {tokens} tokens overflow the int32 cu_seqlens; split the batch"
+            f"select_tokens: {images} x {tokens} tokens overflow the int32 cu_seqlens; "
+            "split the batch"
         )
     if threshold is None:
         return TokenSelection(*_top_k_op(scores.detach(), count))

@@ -1,0 +1,1 @@
+"""Triton kernels: jit code only, imported when a kernel is launched."""
