@@ -1,0 +1,118 @@
+"""Timm's transformer block with a keep mask, through timm's own submodules.
+
+Calling the submodules one by one keeps LayerScale, query/key norms, dropouts and drop paths of the
+given model in force, with no class swapped and nothing patched.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers.mlp import GluMlp, Mlp, SwiGLU
+from timm.models.vision_transformer import Attention, Block  # type: ignore[attr-defined]
+from torch import Tensor, nn
+
+from sparse_vit._kernels import masked_attention
+
+__all__ = ["block_forward", "check_block", "masked_softmax"]
+
+TOKENWISE_MLPS = (Mlp, GluMlp, SwiGLU)
+
+
+def check_block(name: str, block: Any) -> None:
+    """Refuses a block that the masked forward cannot honour.
+
+    Args:
+        name: where the block is, for the message.
+        block: the block.
+
+    Raises:
+        TypeError: naming the class of a block, attention or MLP other than timm's standard ones.
+        ValueError: for attention dropout, which masked attention does not have.
+    """
+    if type(block) is not Block:
+        raise TypeError(
+            f"{name} is a {type(block).__name__}; sparsify supports timm's standard Block only "
+            "(pre-norm, one attention then one MLP)"
+        )
+    if type(block.attn) is not Attention:
+        raise TypeError(
+            f"{name}.attn is a {type(block.attn).__name__}; sparsify supports timm's standard "
+            "Attention with fused qkv only"
+        )
+    if type(block.mlp) not in TOKENWISE_MLPS:
+        raise TypeError(
+            f"{name}.mlp is a {type(block.mlp).__name__}; sparsify supports MLPs that treat every "
+            f"token alone: {', '.join(mlp.__name__ for mlp in TOKENWISE_MLPS)}"
+        )
+    if block.attn.attn_drop.p > 0.0:
+        raise ValueError(
+            f"{name}.attn.attn_drop has p={block.attn.attn_drop.p}; masked attention has no "
+            "dropout, build the model with attn_drop_rate=0"
+        )
+
+
+def block_forward(
+    block: Any, x: Tensor, keep: Tensor | None, class_attention: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Runs a block, under a keep mask if there is one.
+
+    Args:
+        block: timm's Block.
+        x: (B, T, C) tokens.
+        keep: (B, T) 0/1, 1 for prefix tokens; None when all tokens are kept.
+        class_attention: whether to return the attention of the first token.
+
+    Returns:
+        (B, T, C) tokens, and (B, T) attention of the first token to every token averaged over the
+        heads (zero where dropped), or None.
+    """
+    if keep is None and not class_attention:
+        return block(x), None
+    y, attention = _attention(block.attn, block.norm1(x), keep, class_attention)
+    x = x + block.drop_path1(block.ls1(y))
+    return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x)))), attention
+
+
+def _attention(
+    attn: Any, x: Tensor, keep: Tensor | None, class_attention: bool
+) -> tuple[Tensor, Tensor | None]:
+    batch, tokens, _ = x.shape
+    qkv = attn.qkv(x).view(batch, tokens, 3, attn.num_heads, -1)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    # Under autocast a norm returns float32 while v stays in the lower precision.
+    q, k = attn.q_norm(q).to(v.dtype), attn.k_norm(k).to(v.dtype)
+    if keep is None:
+        y = F.scaled_dot_product_attention(q, k, v, scale=attn.scale)
+    else:
+        y = masked_attention(q, k, v, keep, scale=attn.scale)
+    y = y.transpose(1, 2).reshape(batch, tokens, -1)
+    y = getattr(attn, "norm", nn.Identity())(y)
+    gate = getattr(attn, "gate", None)
+    if gate is not None:
+        y = y * gate(x).sigmoid()
+    y = attn.proj_drop(attn.proj(y))
+    if not class_attention:
+        return y, None
+    logits = (q[:, :, :1] @ k.transpose(-2, -1)).squeeze(2) * attn.scale
+    return y, masked_softmax(logits, keep).mean(dim=1)
+
+
+def masked_softmax(logits: Tensor, keep: Tensor | None) -> Tensor:
+    """Softmax over kept tokens, with the gradient of the mask.
+
+    Args:
+        logits: (B, H, T).
+        keep: (B, T) 0/1 with at least one 1; None for all.
+
+    Returns:
+        (B, H, T) float32 (float64 for float64 logits), zero where dropped.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if keep is None:
+        return logits.softmax(dim=-1)
+    gate = keep[:, None, :].to(logits.dtype)
+    top = logits.masked_fill(gate < 0.5, -torch.inf).amax(dim=-1, keepdim=True).detach()
+    # Bounded so that a dropped token far ahead of the kept ones gives no inf * 0.
+    weights = (logits - top).clamp(max=13.8).exp() * gate
+    return weights / weights.sum(dim=-1, keepdim=True)
