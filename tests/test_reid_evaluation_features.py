@@ -57,7 +57,7 @@ def test_refuses_broken_sets(features, pids, camids, names, message):
 
 
 def test_refuses_broken_files(tmp_path):
-    with pytest.raises(UserError, match="no feature file at .*nothing.npz"):
+    with pytest.raises(UserError, match=r"no feature file at .*nothing\.npz"):
         Features.load(tmp_path / "nothing.npz")
     np.savez(tmp_path / "part.npz", features=np.ones((1, 2)), other=np.ones(1))
     with pytest.raises(UserError, match="lacks the array pids, camids; it holds features, other"):

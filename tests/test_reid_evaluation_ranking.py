@@ -179,7 +179,7 @@ def test_zero_is_a_person_where_the_data_set_counts_from_zero():
     query = make([[1.0, 0.0]], [0], [0])
     gallery = make([[0.0, 1.0], [1.0, 0.0]], [5, 0], [1, 1])
     assert evaluate(query, gallery, distractor_pid=None).rank1 == 100.0
-    with pytest.raises(UserError, match="query 0 has pid 0.*distractor_pid=None"):
+    with pytest.raises(UserError, match=r"query 0 has pid 0.*d=None"):
         evaluate(query, gallery)
 
 

@@ -1,5 +1,8 @@
 """Reports: tables, figures and one self-contained HTML page."""
 
+from reid.report.build import build_report
+from reid.report.overlays import overlay_sheet
+from reid.report.ranked import ranked_list_sheet
 from reid.report.types import DemoRun, RowResult
 
-__all__ = ["DemoRun", "RowResult"]
+__all__ = ["DemoRun", "RowResult", "build_report", "overlay_sheet", "ranked_list_sheet"]
