@@ -1,10 +1,11 @@
 """Many images at once, on several processes, in memory."""
 
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from reid.data.mannequins.identity import identity
 from reid.data.mannequins.random import PLAN, Stream
 from reid.data.mannequins.render import Spec, draw
 from reid.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -110,8 +114,14 @@ def training_specs(
     return specs
 
 
-def map_processes(function, items, workers):  # type: ignore[no-untyped-def]
-    """Yield function(item) in order, on `workers` processes when more than one."""
+def map_processes(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int
+) -> Iterator[Result]:
+    """Yield function(item) in order, on `workers` processes when more than one.
+
+    Raises:
+        UserError: Fewer than one worker.
+    """
     if workers < 1:
         raise UserError(f"workers is {workers}; it must be at least 1")
     if workers == 1 or len(items) < 2:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import cos, pi, sin
 
 from reid.data.mannequins.identity import Identity
@@ -93,11 +94,9 @@ class Figure:
         parts: list[tuple[float, Callable[[Painter], None]]] = []
         sides = sorted((-1.0, 1.0), key=lambda side: -side * self.sin)
         for rank, side in enumerate(sides):
-            parts.append((-2.0 + rank, lambda p, s=side: self._leg(p, s)))
             near_arm = rank == 1 or abs(self.sin) < 0.35
-            parts.append(
-                (3.0 + rank if near_arm else -3.0, lambda p, s=side, r=rank: self._arm(p, s, r))
-            )
+            parts.append((-2.0 + rank, partial(self._leg, side=side)))
+            parts.append((3.0 + rank if near_arm else -3.0, partial(self._arm, side=side)))
         parts.append((0.0, self._skirt))
         parts.append((1.0, self._torso))
         back = self.cos < 0.15
@@ -306,7 +305,7 @@ class Figure:
             for outline in _print(who.print_shape, centre, who.print_size, self.cos):
                 painter.detail(outline, self.shade(who.print_colour, 0))
 
-    def _arm(self, painter: Painter, side: float, rank: int) -> None:
+    def _arm(self, painter: Painter, side: float) -> None:
         who, pose = self.who, self.pose
         carrying = who.handbag is not None and side == who.handbag_side
         swing = -pose.stride * 0.85 * sin(pose.phase) * side

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -15,9 +14,10 @@ import numpy as np
 from reid._optional import require
 from reid.data.attributes import write_market_attributes
 from reid.data.mannequins.batch import map_processes
+from reid.data.mannequins.figure import OCCLUDER
 from reid.data.mannequins.identity import identity
 from reid.data.mannequins.protocols import SPLITS, Item, SizeSpec, plan, resolve_size
-from reid.data.mannequins.render import OCCLUDER, draw
+from reid.data.mannequins.render import draw
 from reid.errors import UserError
 
 cv2 = require("cv2")
@@ -25,6 +25,7 @@ cv2 = require("cv2")
 VERSION = 1
 MANIFEST = "mannequins.json"
 _JPEG_QUALITY = 95
+_UNFINISHED = ".part"
 
 
 def generate(
@@ -79,16 +80,24 @@ def generate(
     if _already_there(target, wanted):
         return target
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+    building = target.parent / f".{target.name}.{os.getpid()}{_UNFINISHED}"
     try:
+        building.mkdir(parents=True)
         _write(building, items, wanted, workers)
-        if target.is_dir():
+        if target.is_dir() and not any(target.iterdir()):
             target.rmdir()
-        os.replace(building, target)
-    except BaseException:
+        try:
+            os.replace(building, target)
+        except OSError:
+            # Another process may have finished the same data set in the meantime.
+            if not _already_there(target, wanted):
+                raise
+    except OSError as error:
+        raise UserError(
+            f"cannot write the data set to {target}: {error}; free space or name another folder"
+        ) from error
+    finally:
         shutil.rmtree(building, ignore_errors=True)
-        raise
     return target
 
 
@@ -132,8 +141,9 @@ def _already_there(target: Path, wanted: dict[str, Any]) -> bool:
 
 def _write(root: Path, items: list[Item], wanted: dict[str, Any], workers: int) -> None:
     with_masks = bool(wanted["with_masks"])
+    # No reader takes the folders for a data set before the last image is there.
     for split in SPLITS:
-        (root / split).mkdir()
+        (root / f"{split}{_UNFINISHED}").mkdir()
         if with_masks:
             (root / "masks" / split).mkdir(parents=True)
     height, width = wanted["image_size"]
@@ -171,6 +181,8 @@ def _write(root: Path, items: list[Item], wanted: dict[str, Any], workers: int) 
             for split in SPLITS
         },
     }
+    for split in SPLITS:
+        os.replace(root / f"{split}{_UNFINISHED}", root / split)
     (root / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
@@ -187,7 +199,8 @@ def _write_chunk(
         name = f"{item.split}/{item.name}.jpg"
         digest = hashlib.sha256(image.tobytes())
         digest.update(mask.tobytes())
-        _save(root / name, ".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY))
+        folder = root / f"{item.split}{_UNFINISHED}"
+        _save(folder / f"{item.name}.jpg", ".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY))
         if with_masks:
             _save(root / "masks" / item.split / f"{item.name}.png", ".png", mask, ())
         written.append((name, digest.hexdigest(), share))

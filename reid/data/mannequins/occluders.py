@@ -157,8 +157,8 @@ def _van(brush: Brush, edge: float, stream: Stream, seed: int) -> None:
     h, w = brush.height, brush.width
     colour = _paint(stream)
     top = stream.uniform(-0.1, 0.16) * h
-    brush.polygon([(-5, top), (edge - 0.15 * w, top), (edge, top + 0.3 * h), (edge, h + 5), (-5, h + 5)],
-                  colour)  # fmt: skip
+    nose = (edge, top + 0.3 * h)
+    brush.polygon([(-5, top), (edge - 0.15 * w, top), nose, (edge, h + 5), (-5, h + 5)], colour)
     brush.polygon(
         [
             (edge - 0.5 * w, top + 0.07 * h), (edge - 0.2 * w, top + 0.07 * h),
@@ -224,7 +224,7 @@ def _banner(brush: Brush, edge: float, stream: Stream, seed: int) -> None:
 
 
 def _passer(brush: Brush, edge: float, stream: Stream, seed: int) -> None:
-    h, w = brush.height, brush.width
+    h = brush.height
     who = identity(seed, STRANGERS + stream.integer(4096))
     pose = sample_pose(stream, stream.uniform(0.0, 6.28), 0.3, 0.1)
     scale = h * stream.uniform(1.0, 1.3)
@@ -233,10 +233,27 @@ def _passer(brush: Brush, edge: float, stream: Stream, seed: int) -> None:
     Figure(who, pose).draw(Painter(brush.image, brush.mask, (x, base), scale, label=OCCLUDER))
 
 
+def _tall_bush(brush: Brush, edge: float, stream: Stream, seed: int) -> None:
+    h, w = brush.height, brush.width
+    base = (stream.uniform(45, 85), stream.uniform(85, 130), stream.uniform(35, 65))
+    brush.box(-5, -5, edge - 0.1 * w, h + 5, base)
+    for _ in range(30):
+        radius = stream.uniform(0.03, 0.06) * h
+        x = min(stream.random() * edge, edge - radius)
+        brush.disc(x, stream.random() * h, radius, _dim(base, stream.uniform(0.6, 1.35)))
+
+
+def _panel(brush: Brush, edge: float, stream: Stream, seed: int) -> None:
+    h = brush.height
+    colour = _paint(stream)
+    brush.box(-5, -5, edge, h + 5, colour)
+    brush.box(edge - 0.06 * h, -5, edge, h + 5, _dim(colour, 0.8))
+
+
 Drawer = Callable[[Brush, float, Stream, int], None]
 
 BOTTOM: tuple[Drawer, ...] = (_car, _car, _bin, _bush, _bench, _wall)
-SIDE: tuple[Drawer, ...] = (_pillar, _passer, _passer, _van, _board, _bush)
+SIDE: tuple[Drawer, ...] = (_pillar, _passer, _passer, _van, _board, _tall_bush)
 TOP: tuple[Drawer, ...] = (_umbrella, _umbrella, _branches, _banner)
 
 LOWEST, HIGHEST = 0.2, 0.6
@@ -266,19 +283,14 @@ def occlude(
         along = along[::-1]
     reach = np.cumsum(along)
     total = max(int(reach[-1]), 1)
-    before, before_mask = image.copy(), mask.copy()
     key = int(stream.random() * (1 << 40))
-    if side in ("left", "right") and drawer is _bush:
-        drawer = _tall_bush
     aim = target
     for attempt in range(5):
         edge = float(np.searchsorted(reach, aim * total))
         if side == "bottom":
             edge = len(along) - edge
-        canvas, labels = np.ascontiguousarray(before), np.ascontiguousarray(before_mask)
-        if canvas is before:
-            canvas, labels = before.copy(), before_mask.copy()
-        tool = drawer if attempt < 4 else {"bottom": _wall, "top": _banner}.get(side, _van_back)
+        canvas, labels = image.copy(order="C"), mask.copy(order="C")
+        tool = drawer if attempt < 4 else {"bottom": _wall, "top": _banner}.get(side, _panel)
         tool(Brush(canvas, labels), edge, Stream(key), seed)
         seen = body[:: step[0], :: step[1]]
         hidden = labels[:: step[0], :: step[1]][seen] == OCCLUDER
@@ -287,20 +299,3 @@ def occlude(
             break
         aim = min(0.95, max(0.05, target if attempt == 3 else aim + 0.8 * (target - covered)))
     image[:], mask[:] = canvas, labels
-
-
-def _tall_bush(brush: Brush, edge: float, stream: Stream, seed: int) -> None:
-    h, w = brush.height, brush.width
-    base = (stream.uniform(45, 85), stream.uniform(85, 130), stream.uniform(35, 65))
-    brush.box(-5, -5, edge - 0.1 * w, h + 5, base)
-    for _ in range(30):
-        radius = stream.uniform(0.03, 0.06) * h
-        x = min(stream.random() * edge, edge - radius)
-        brush.disc(x, stream.random() * h, radius, _dim(base, stream.uniform(0.6, 1.35)))
-
-
-def _van_back(brush: Brush, edge: float, stream: Stream, seed: int) -> None:
-    h = brush.height
-    colour = _paint(stream)
-    brush.box(-5, -5, edge, h + 5, colour)
-    brush.box(edge - 0.06 * h, -5, edge, h + 5, _dim(colour, 0.8))

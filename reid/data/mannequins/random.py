@@ -7,7 +7,7 @@ import numpy as np
 
 T = TypeVar("T")
 
-IDENTITY, POSE, CAMERA, FRAME, OCCLUDER, PLAN, NOISE = range(1, 8)
+IDENTITY, POSE, CAMERA, FRAME, OCCLUSION, PLAN, NOISE = range(1, 8)
 
 
 class Stream:

@@ -1,7 +1,7 @@
 """One image from (seed, identity, camera, frame)."""
 
 from dataclasses import dataclass
-from math import pi
+from math import floor, pi
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from reid.data.mannequins.figure import OCCLUDER, Figure, sample_pose
 from reid.data.mannequins.identity import identity
 from reid.data.mannequins.occluders import STRANGERS, occlude
 from reid.data.mannequins.painter import Painter
-from reid.data.mannequins.random import FRAME, OCCLUDER as OCCLUSION, POSE, Stream
+from reid.data.mannequins.random import FRAME, OCCLUSION, POSE, Stream
 from reid.data.mannequins.scene import HEIGHT, WIDTH, noise_tile, scene
 
 cv2 = require("cv2")
@@ -147,16 +147,14 @@ def _person(
 
 
 def _shadow(canvas: np.ndarray, foot: tuple[float, float], scale: float, view: Camera) -> None:
-    rows, columns = canvas.shape[:2]
     top = max(0, int(foot[1] - 0.12 * scale))
-    if top >= rows:
+    if top >= len(canvas):
         return
     region = canvas[top:]
     dark = region.copy()
-    centre = (int((foot[0] + 0.1 * scale * view.light) * 16), int((foot[1] - top) * 16))
-    axes = (int(0.2 * scale * 16), int(0.045 * scale * 16))
-    cv2.ellipse(dark, (centre[0] >> 4, centre[1] >> 4), (axes[0] >> 4, axes[1] >> 4), 0, 0, 360,
-                (20, 20, 24), -1, cv2.LINE_AA)  # fmt: skip
+    centre = (floor(foot[0] + 0.1 * scale * view.light), floor(foot[1] - top))
+    axes = (int(0.2 * scale), int(0.045 * scale))
+    cv2.ellipse(dark, centre, axes, 0, 0, 360, (20, 20, 24), -1, cv2.LINE_AA)
     cv2.addWeighted(dark, view.shadow, region, 1 - view.shadow, 0, dst=region)
 
 

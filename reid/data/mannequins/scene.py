@@ -171,8 +171,10 @@ def _furniture(image: np.ndarray, stream: Stream, horizon: int) -> None:
         cv2.rectangle(image, (x, y - 70), (x + 46, y), colour, -1)
         cv2.rectangle(image, (x - 3, y - 78), (x + 49, y - 66), dark, -1)
     elif kind == "car":
-        body = [(x, y - 40), (x + 45, y - 48), (x + 80, y - 88), (x + 190, y - 88), (x + 225, y - 45),
-                (x + 265, y - 38), (x + 265, y - 8), (x, y - 8)]  # fmt: skip
+        body = [
+            (x, y - 40), (x + 45, y - 48), (x + 80, y - 88), (x + 190, y - 88),
+            (x + 225, y - 45), (x + 265, y - 38), (x + 265, y - 8), (x, y - 8),
+        ]  # fmt: skip
         cv2.fillPoly(image, [np.array(body)], colour, cv2.LINE_AA)
         glass = [(x + 58, y - 50), (x + 86, y - 82), (x + 184, y - 82), (x + 210, y - 50)]
         cv2.fillPoly(image, [np.array(glass)], (60, 70, 80), cv2.LINE_AA)
