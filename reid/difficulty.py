@@ -42,7 +42,9 @@ def baselines(
     results["chance"] = evaluate(*_pair(data, chance[0], chance[1]))
     results["colour_histogram"] = evaluate(
         *_pair(
-            data, simple.colour_histogram(query_images), simple.colour_histogram(gallery_images)
+            data,
+            simple.colour_histogram(query_images.cpu().numpy()),
+            simple.colour_histogram(gallery_images.cpu().numpy()),
         )
     )
     starts = {"untrained": "scratch"}

@@ -1,13 +1,18 @@
 """One file per system: what is trained, with which losses."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from reid.config import RunConfig
 from reid.data.records import Record
-from reid.methods.supervised import PersonTask
+
+if TYPE_CHECKING:
+    from reid.methods.supervised import PersonTask
 
 
 def build_task(

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from reid.config import RunConfig
-from reid.data.augment import build_augmenters
+from reid.data.augment import Augmenter
+from reid.data.occluders import OccluderBank
 from reid.data.records import Record
 from reid.data.samplers import PKSampler, sample_keys, shard
 from reid.data.store import load_images, place, relabel
@@ -49,7 +50,15 @@ class PersonBatches:
             seed=train.seed,
             cross_camera=train.cross_camera,
         )
-        self.augmenters = build_augmenters(config.augment, self.images)
+        occluders = config.augment.occluders
+        bank = OccluderBank.from_folder(occluders) if occluders else OccluderBank.default()
+        self.augmenters = [
+            Augmenter(
+                view, config.augment, image_size=config.data.image_size, bank=bank,
+                donors=self.images,
+            )
+            for view in config.augment.views
+        ]
         self._epoch: tuple[int, Any] | None = None
 
     def __len__(self) -> int:

@@ -6,6 +6,7 @@ generated identities and cameras that no protocol of the generated data set uses
 """
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -154,9 +155,8 @@ def render_figures(
     """
     from reid.data import mannequins
 
-    drawn = mannequins.render_many(
-        identities=identities, frames=frames, image_size=image_size, seed=seed
-    )
+    specs = mannequins.training_specs(identities, frames, seed=seed)
+    drawn = mannequins.render_many(specs, workers=os.cpu_count() or 1, image_size=image_size)
     _, labels = torch.as_tensor(drawn.pids).unique(return_inverse=True)
     return {
         "images": torch.as_tensor(drawn.images),

@@ -65,7 +65,7 @@ class Supervised(nn.Module):
         """
         logits = self.model.logits(feature)
         classification = losses.cross_entropy(
-            logits, labels, label_smoothing=self.config.label_smoothing
+            logits, labels, smoothing=self.config.label_smoothing
         )
         if self.config.triplet == "camera":
             metric = losses.camera_triplet(

@@ -24,8 +24,6 @@ def create_backbone(config: ModelConfig, image_size: tuple[int, int]) -> nn.Modu
         UserError: Unknown name, image size that the patch does not divide, missing weights,
             weights of another architecture, or a wrong stage or keep ratio.
     """
-    from sparse_vit import sparsify
-
     from reid.models.drop_path import key_drop_paths
 
     model = _dense(config, image_size)
@@ -33,6 +31,8 @@ def create_backbone(config: ModelConfig, image_size: tuple[int, int]) -> nn.Modu
     key_drop_paths(model)
     if not config.sparse:
         return model
+    from sparse_vit import sparsify
+
     try:
         return sparsify(
             model,
@@ -91,10 +91,10 @@ def _check_divides(
 
 
 def _load_initial(model: nn.Module, config: ModelConfig) -> None:
-    from sparse_vit import checkpoints
-
     if config.init == "scratch":
         return
+    from sparse_vit import checkpoints
+
     if config.init == "pretrained":
         if config.backbone == "mini":
             raise UserError("the backbone mini has no timm weights; use model.init=mini")

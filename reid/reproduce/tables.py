@@ -1,0 +1,171 @@
+"""`reid reproduce`: run a table with the paper's settings and print it beside the paper's."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from reid.config import RunConfig, load_config, replace, to_dict
+from reid.data import GENERATED
+from reid.data.records import ReidData
+from reid.engine import distributed
+from reid.engine.checkpoint import write_atomic
+from reid.engine.provenance import provenance
+from reid.errors import UserError
+from reid.evaluation import bootstrap
+from reid.reproduce.rows import TABLES
+from reid.reproduce.runner import DecodedData, RowOutcome, run_rows, throughput
+from reid.run import load_data, scores, start_processes
+
+# From scratch, a transformer needs AdamW and a longer warm-up (DeiT, arXiv 2012.12877, table 9).
+SCRATCH: dict[str, Any] = {
+    "model__init": "scratch",
+    "optim__name": "adamw",
+    "optim__lr": 5e-4,
+    "optim__weight_decay": 0.05,
+    "optim__bias_lr_factor": 1.0,
+    "optim__warmup": 0.1,
+    "optim__clip_norm": 1.0,
+}
+# The small backbone needs its own size and a rate that suits few steps.
+MINI: dict[str, Any] = {
+    **SCRATCH,
+    "model__init": "mini",
+    "model__backbone": "mini",
+    "model__drop_path": 0.0,
+    "data__image_size": [128, 64],
+    "train__identities": 8,
+}
+TEACHER_BACKBONE = "vit_base_patch16_224"
+
+
+def reproduce(
+    table: str,
+    *,
+    data: str,
+    root: str,
+    size: str = "demo",
+    epochs: int | None = None,
+    init: str = "pretrained",
+    out: str | Path,
+    overrides: Sequence[str] = (),
+) -> str:
+    """Train and evaluate the rows of one of the paper's tables.
+
+    Args:
+        table: table1 to table7.
+        data: Data set of the catalog.
+        root: Its folder.
+        size: Size of a generated set.
+        epochs: The same for every row; None is the recipe's 200.
+        init: pretrained, scratch, mini or a file with weights of the student's backbone.
+        out: Folder; finished rows in it are read back, an unfinished one continues.
+        overrides: "section.key=value" changes for every row, the teacher included.
+
+    Returns:
+        The table in Markdown, also written to `out` together with results.json.
+
+    Raises:
+        UserError: Unknown table, bad data or configuration.
+    """
+    from reid.report.tables import write_table
+
+    if table not in TABLES:
+        raise UserError(f"unknown table {table!r}; choose one of {', '.join(TABLES)}")
+    out = Path(out)
+    start_processes()
+    base, teacher_changes = _settings(data, root, size, epochs, init, overrides)
+    read = load_data(base.data)
+    if not read.train:
+        raise UserError(f"{data} has no training images; train on another set and evaluate with: "
+                        f"reid evaluate --checkpoint FILE --data {data} --root {root}")
+    decoded = DecodedData.read(read, base)
+    rows = _with_backbone(table, init)
+    outcomes = run_rows(base, rows, out, decoded, teacher_changes=teacher_changes)
+    rates = throughput(outcomes, decoded.query)
+    record = _record(table, base, read, init, outcomes, rates)
+    if not distributed.is_main():
+        return ""
+    write_atomic(out / "results.json", json.dumps(record, indent=2).encode())
+    return write_table(record, out)
+
+
+def _settings(
+    data: str, root: str, size: str, epochs: int | None, init: str, overrides: Sequence[str]
+) -> tuple[RunConfig, dict[str, object]]:
+    base = load_config("sureid")
+    base = replace(base, data__name=data, data__root=root, data__size=size, augment__views=["clean"])
+    teacher: dict[str, object] = {"model__backbone": TEACHER_BACKBONE}
+    if init == "mini":
+        base, teacher = replace(base, **MINI), {}
+    elif init == "scratch":
+        base = replace(base, **SCRATCH)
+    else:
+        base = replace(base, model__init=init)
+        if init != "pretrained":
+            # a file holds one backbone: teacher and student share it
+            teacher = {}
+    if epochs is not None:
+        base = replace(base, train__epochs=epochs)
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if not separator:
+            raise UserError(f"override {override!r} is not of the form section.key=value")
+        from reid._optional import require
+
+        base = replace(base, **{key.replace(".", "__"): require("yaml").safe_load(value)})
+        if key == "model.backbone":
+            teacher = {}
+    return base, teacher
+
+
+def _with_backbone(table: str, init: str) -> list[Any]:
+    if init in ("pretrained", "scratch"):
+        return list(TABLES[table])
+    # a given backbone replaces the ViT-B of tables II and VII
+    rows = []
+    for row in TABLES[table]:
+        changes = {k: v for k, v in row.changes.items() if k != "model__backbone"}
+        rows.append(type(row)(row.name, row.label, changes, row.distils))
+    return rows
+
+
+def _record(
+    table: str,
+    base: RunConfig,
+    data: ReidData,
+    init: str,
+    outcomes: list[RowOutcome],
+    rates: dict[str, float],
+) -> dict[str, Any]:
+    """Everything the table shows and where it comes from."""
+    rows = []
+    for outcome in outcomes:
+        intervals = bootstrap(outcome.ranking)
+        rows.append(
+            {
+                "name": outcome.row.name,
+                "label": outcome.row.label,
+                "backbone": outcome.config.model.backbone,
+                "keep_ratio": outcome.config.model.keep_ratio if outcome.config.model.sparse else 1,
+                **scores(outcome.ranking),
+                "rank1_interval": [intervals["rank1"].low, intervals["rank1"].high],
+                "mAP_interval": [intervals["mAP"].low, intervals["mAP"].high],
+                "images_per_second": rates[outcome.row.name],
+                "config": to_dict(outcome.config),
+            }
+        )
+    return {
+        "table": table,
+        "data": base.data.name,
+        "generated": base.data.name in GENERATED,
+        "counts": {
+            "train": len(data.train), "query": len(data.query), "gallery": len(data.gallery)
+        },
+        "epochs": base.train.epochs,
+        "init": init,
+        "optimiser": f"{base.optim.name}, learning rate {base.optim.lr}",
+        "seed": base.train.seed,
+        **provenance(),
+        "rows": rows,
+    }
