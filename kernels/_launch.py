@@ -38,23 +38,28 @@ def attention_forward(tokens: int, head_dim: int, itemsize: int) -> LaunchConfig
     Returns:
         The configuration; it depends on nothing else.
     """
-    block = _rows(tokens, head_dim, itemsize)
-    return LaunchConfig(block, block, 4, 2)
+    if itemsize == 4:
+        return _fitted(tokens, 16, 32, 8, 2)
+    return _fitted(tokens, 64, 64, 4, 2)
 
 
 def attention_grad_queries(tokens: int, head_dim: int, itemsize: int) -> LaunchConfig:
     """Choose the launch of the kernel that computes dq; arguments as `attention_forward`."""
-    block = _rows(tokens, head_dim, itemsize)
-    return LaunchConfig(block, block, 4, 1)
+    if itemsize == 4:
+        return _fitted(tokens, 32, 16, 8, 2)
+    return _fitted(tokens, 64, 64, 4, 1)
 
 
 def attention_grad_keys(tokens: int, head_dim: int, itemsize: int) -> LaunchConfig:
     """Choose the launch of the kernel for dk, dv and dkeep; arguments as `attention_forward`."""
-    block = _rows(tokens, head_dim, itemsize)
-    return LaunchConfig(block, block, 8 if padded_head_dim(head_dim) > 64 else 4, 1)
+    if itemsize == 4:
+        return _fitted(tokens, 16, 32, 8, 1)
+    return _fitted(tokens, 32, 64 if padded_head_dim(head_dim) <= 64 else 32, 4, 1)
 
 
-def _rows(tokens: int, head_dim: int, itemsize: int) -> int:
-    # Products of float32 run on the ordinary units with both operands in registers.
-    widest = 64 if itemsize < 4 else 32
-    return min(widest, max(16, 1 << (tokens - 1).bit_length()))
+def _fitted(
+    tokens: int, block_m: int, block_n: int, num_warps: int, num_stages: int
+) -> LaunchConfig:
+    # Products of float32 run on the ordinary units, with operands in registers: smaller tiles.
+    widest = max(16, 1 << (tokens - 1).bit_length())
+    return LaunchConfig(min(block_m, widest), min(block_n, widest), num_warps, num_stages)
