@@ -45,6 +45,14 @@ class DatasetCheck:
     queries_without_match: int
     unreadable: list[str]
 
+    @property
+    def ok(self) -> bool:
+        """Whether every file can be read."""
+        return not self.unreadable
+
+    def __str__(self) -> str:
+        return self.table()
+
     def table(self) -> str:
         """The counts as aligned text, one split per line."""
         lines = [f"{self.name} in {self.root}"]

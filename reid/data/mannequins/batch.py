@@ -11,8 +11,8 @@ import numpy as np
 
 from reid.data.attributes import MARKET_ATTRIBUTES
 from reid.data.mannequins.identity import identity
+from reid.data.mannequins.picture import Spec, draw
 from reid.data.mannequins.random import PLAN, Stream
-from reid.data.mannequins.render import Spec, draw
 from reid.errors import UserError
 
 Item = TypeVar("Item")

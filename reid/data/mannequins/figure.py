@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from functools import partial
 from math import cos, pi, sin
 
+from reid.data.mannequins.carried import draw_backpack, draw_bag, draw_strap, draw_straps
+from reid.data.mannequins.head import draw_head
 from reid.data.mannequins.identity import Identity
-from reid.data.mannequins.painter import Painter, Point, blend, cap, ellipse, limb
+from reid.data.mannequins.labels import ARMS, CARRIED, HEAD, SHOULDER_HEIGHT, TORSO
+from reid.data.mannequins.legs import draw_leg, draw_skirt
+from reid.data.mannequins.painter import Painter, Point, blend, ellipse, limb, shifted
 from reid.data.mannequins.palette import Colour
 from reid.data.mannequins.random import Stream
 
-HEAD, TORSO, ARMS, LEGS, FEET, CARRIED, OCCLUDER = range(1, 8)
-
-SHOULDER_HEIGHT = 0.815
 _TILT = 0.13
 
 
@@ -95,127 +96,25 @@ class Figure:
         sides = sorted((-1.0, 1.0), key=lambda side: -side * self.sin)
         for rank, side in enumerate(sides):
             near_arm = rank == 1 or abs(self.sin) < 0.35
-            parts.append((-2.0 + rank, partial(self._leg, side=side)))
+            parts.append((-2.0 + rank, partial(draw_leg, self, side=side)))
             parts.append((3.0 + rank if near_arm else -3.0, partial(self._arm, side=side)))
-        parts.append((0.0, self._skirt))
+        parts.append((0.0, partial(draw_skirt, self)))
         parts.append((1.0, self._torso))
         back = self.cos < 0.15
         if self.who.backpack:
-            parts.append((2.0 if back else -4.0, self._backpack))
+            parts.append((2.0 if back else -4.0, partial(draw_backpack, self)))
             if not back:
-                parts.append((1.5, self._straps))
+                parts.append((1.5, partial(draw_straps, self)))
         if self.who.bag:
-            parts.append((2.5, self._strap))
+            parts.append((2.5, partial(draw_strap, self)))
             near = -self.who.bag_side * self.sin > -0.3
-            parts.append((5.5 if near else -3.5, self._bag))
-        parts.append((2.7, self._head))
+            parts.append((5.5 if near else -3.5, partial(draw_bag, self)))
+        parts.append((2.7, partial(draw_head, self)))
         for _, part in sorted(parts, key=lambda item: item[0]):
             part(painter)
 
-    def _leg(self, painter: Painter, side: float) -> None:
-        who, pose = self.who, self.pose
-        swing = pose.stride * sin(pose.phase) * side
-        knee_bend = 0.1 + pose.stride * 1.1 * max(0.0, cos(pose.phase) * side)
-        thigh, shank = 0.5 * (who.leg - 0.035), 0.5 * (who.leg - 0.035)
-        hip = (0.0, side * who.hip * 0.62, who.leg)
-        knee = (thigh * sin(swing), hip[1], hip[2] - thigh * cos(swing))
-        lower = swing - knee_bend
-        ankle = (knee[0] + shank * sin(lower), hip[1], knee[2] - shank * cos(lower))
-        a, b, c = self.project(*hip), self.project(*knee), self.project(*ankle)
-        width = who.limb * (0.85 + 0.15 * who.hip / 0.08)
-        rh, rk, ra = 0.056 * width, 0.037 * width, 0.024 * width
-        far = 0.86 if side * self.sin > 0.25 else 1.0
-
-        toe = self.project(ankle[0] + 0.085, hip[1] * 1.1, ankle[2] - 0.026)
-        heel = self.project(ankle[0] - 0.015, hip[1], ankle[2] - 0.022)
-        painter.polygon(
-            limb((heel[0], heel[1] - 0.008), (toe[0], toe[1] - 0.006), 0.024, 0.019),
-            self.shade(who.sole, 2, far),
-            FEET,
-        )
-        painter.polygon(limb(heel, toe, 0.025, 0.019), self.shade(who.shoes, 2, far), FEET)
-        skin = self.shade(who.skin, 2, far)
-        painter.polygon(limb(a, b, rh * 0.9, rk * 0.95), skin, LEGS)
-        painter.polygon(limb(b, c, rk, ra), skin, LEGS)
-        painter.polygon(
-            limb(blend(b, c, 0.72), c, ra * 1.1, ra), self.shade(who.socks, 2, far), LEGS
-        )
-
-        if who.skirt:
-            if who.boot:
-                self._boot(painter, b, c, rk, ra, far)
-            return
-        cloth = self.shade(who.lower, 1, far)
-        loose = who.lower_width
-        length = who.lower_length
-        if length < 0.7:
-            knee_share = min(1.0, length / 0.5)
-            end = blend(a, b, knee_share) if length <= 0.5 else blend(b, c, length * 2 - 1)
-            painter.polygon(limb(a, end, rh, rk * (0.8 + 0.45 * loose)), cloth, LEGS)
-            hem = end
-            radius = rk * (0.8 + 0.45 * loose)
-        else:
-            end = blend(b, c, length * 2 - 1)
-            painter.polygon(limb(a, b, rh, rk * (0.7 + 0.4 * loose)), cloth, LEGS)
-            painter.polygon(
-                limb(b, end, rk * (0.7 + 0.4 * loose), ra * (0.6 + 0.7 * loose)), cloth, LEGS
-            )
-            hem = end
-            radius = ra * (0.6 + 0.7 * loose)
-        if who.lower_stripe and side * self.sin < 0.3:
-            offset = (side * self.cos * rh * 0.75, 0.0)
-            shift = (offset[0] * 0.7, 0.0)
-            colour = self.shade(who.lower_stripe, 1, far)
-            painter.line(_add(a, offset), _add(b, shift), colour, 0.018)
-            if length >= 0.7:
-                painter.line(_add(b, shift), _add(hem, (shift[0] * 0.6, 0)), colour, 0.018)
-        if who.lower_band:
-            top = blend(hem, b if length > 0.5 else a, 0.16)
-            painter.detail(limb(top, hem, radius, radius), self.shade(who.lower_band, 1, far))
-        if who.boot:
-            self._boot(painter, b, c, rk, ra * (0.6 + 0.7 * loose), far)
-
-    def _boot(
-        self, painter: Painter, knee: Point, ankle: Point, rk: float, ra: float, far: float
-    ) -> None:
-        top = blend(ankle, knee, self.who.boot)
-        painter.polygon(
-            limb(top, ankle, max(rk, ra) * 1.02, 0.026), self.shade(self.who.shoes, 2, far), FEET
-        )
-
-    def _skirt(self, painter: Painter) -> None:
-        who = self.who
-        if not who.skirt:
-            return
-        reach = who.leg * (1.0 - who.lower_length)
-        waist_half = self._half_width(who.hip * 0.95, who.girth * 0.75)
-        spread = self.pose.stride * abs(cos(self.pose.phase - pi / 2)) * abs(self.sin)
-        hem_half = waist_half * (0.95 + 0.25 * who.lower_width) + 0.15 * spread * who.lower_length
-        top = self.project(0.0, 0.0, who.leg + 0.07)
-        low = self.project(0.0, 0.0, reach)
-        colour = self.shade(who.lower, 1)
-        outline = [
-            (top[0] - waist_half, top[1]),
-            (top[0] + waist_half, top[1]),
-            (low[0] + hem_half, low[1]),
-            (low[0] - hem_half, low[1]),
-        ]
-        painter.polygon(outline, colour, LEGS)
-        if who.lower_band:
-            height = 0.025
-            painter.detail(
-                [
-                    (low[0] - hem_half, low[1]),
-                    (low[0] + hem_half, low[1]),
-                    (low[0] + hem_half * 0.98, low[1] + height),
-                    (low[0] - hem_half * 0.98, low[1] + height),
-                ],
-                self.shade(who.lower_band, 1),
-            )
-        if who.lower_stripe:
-            painter.line(top, low, self.shade(who.lower_stripe, 1), 0.018)
-
-    def _half_width(self, wide: float, deep: float) -> float:
+    def half_width(self, wide: float, deep: float) -> float:
+        """Half of the width that a body of this width and depth shows."""
         return ((wide * self.cos) ** 2 + (deep * self.sin) ** 2) ** 0.5
 
     def _torso(self, painter: Painter) -> None:
@@ -233,7 +132,7 @@ class Figure:
         right_side: list[Point] = []
         for up, wide, deep in levels:
             centre = self.project(0.0, 0.0, up)
-            half = self._half_width(wide, deep)
+            half = self.half_width(wide, deep)
             left_side.append((centre[0] - half, centre[1]))
             right_side.append((centre[0] + half, centre[1]))
         neck = self.project(0.0, 0.0, SHOULDER_HEIGHT + 0.01)
@@ -264,10 +163,10 @@ class Figure:
         if who.belt and who.hem < 0.04:
             painter.detail(
                 [
-                    _add(left_side[-1], (0.0, 0.004)),
-                    _add(right_side[-1], (0.0, 0.004)),
-                    _add(right_side[-1], (0.0, -0.02)),
-                    _add(left_side[-1], (0.0, -0.02)),
+                    shifted(left_side[-1], (0.0, 0.004)),
+                    shifted(right_side[-1], (0.0, 0.004)),
+                    shifted(right_side[-1], (0.0, -0.02)),
+                    shifted(left_side[-1], (0.0, -0.02)),
                 ],
                 self.shade(who.belt, 2),
             )
@@ -370,168 +269,6 @@ class Figure:
                 colour,
                 CARRIED,
             )
-
-    def _backpack(self, painter: Painter) -> None:
-        who = self.who
-        if not who.backpack:
-            return
-        size = who.backpack_size
-        centre = self.project(-who.girth - 0.03 * size, 0.0, 0.685)
-        half = self._half_width(0.082 * size, 0.05 * size)
-        tall = 0.115 * size
-        colour = self.shade(who.backpack, 2)
-        x, y = centre
-        painter.polygon(
-            [
-                (x - half, y - tall), (x + half, y - tall), (x + half, y + 0.6 * tall),
-                (x + 0.6 * half, y + tall), (x - 0.6 * half, y + tall), (x - half, y + 0.6 * tall),
-            ],
-            colour,
-            CARRIED,
-        )  # fmt: skip
-        if self.cos < 0.15:
-            shift = 0.25 * half * -self.sin
-            painter.detail(
-                [
-                    (x + shift - 0.62 * half, y - 0.8 * tall),
-                    (x + shift + 0.62 * half, y - 0.8 * tall),
-                    (x + shift + 0.62 * half, y - 0.1 * tall),
-                    (x + shift - 0.62 * half, y - 0.1 * tall),
-                ],
-                self.shade(who.backpack_pocket, 2, 0.9),
-            )
-
-    def _straps(self, painter: Painter) -> None:
-        if not self.who.backpack:
-            return
-        colour = self.shade(self.who.backpack, 2)
-        for side in (-1.0, 1.0):
-            left = side * 0.62 * self.who.shoulder
-            start = self.project(self.who.girth * 0.7, left, SHOULDER_HEIGHT + 0.015)
-            painter.line(start, self.project(self.who.girth * 0.9, left, 0.67), colour, 0.02)
-
-    def _strap(self, painter: Painter) -> None:
-        who = self.who
-        if not who.bag:
-            return
-        front = 1.0 if self.cos >= 0 else -1.0
-        start = self.project(0.0, -who.bag_side * 0.6 * who.shoulder, SHOULDER_HEIGHT + 0.01)
-        middle = self.project(front * who.girth * 0.9, 0.0, 0.68)
-        end = self.project(0.0, who.bag_side * who.hip * 1.2, who.leg + 0.04)
-        colour = self.shade(who.bag, 2, 0.9)
-        painter.line(start, middle, colour, 0.014)
-        painter.line(middle, end, colour, 0.014)
-
-    def _bag(self, painter: Painter) -> None:
-        who = self.who
-        if not who.bag:
-            return
-        size = who.bag_size
-        x, y = self.project(0.0, who.bag_side * (who.hip + 0.05), who.leg + 0.01)
-        half = self._half_width(0.035 * size, 0.07 * size)
-        tall = 0.058 * size
-        painter.polygon(
-            [
-                (x - half, y - tall),
-                (x + half, y - tall),
-                (x + half, y + tall),
-                (x - half, y + tall),
-            ],
-            self.shade(who.bag, 2),
-            CARRIED,
-        )
-        painter.line((x - half, y + 0.2 * tall), (x + half, y + 0.2 * tall), (20, 20, 20), 0.006)
-
-    def _head(self, painter: Painter) -> None:
-        who = self.who
-        angle = self.pose.angle + self.pose.look
-        turn, toward = sin(angle), cos(angle)
-        r = who.head
-        centre = self.project(0.03 + who.stoop * 0.4, 0.0, 1.0 - r * 1.22)
-        x, y = centre
-        hair = self.shade(who.hair, 2)
-        skin = self.shade(who.skin, 2)
-        style = who.hair_style
-        rx, ry = r * (0.8 + 0.08 * abs(turn)), r * 1.22
-        facing = toward > -0.25
-        if style == "tail":
-            tip = (x - turn * r * 1.35, y - r * 1.7)
-            root = (x - turn * r * 0.8, y + r * 0.5)
-            if toward < 0.3 or abs(turn) > 0.5:
-                painter.polygon(limb(root, tip, r * 0.34, r * 0.2), hair, HEAD)
-        if style in ("long", "bob"):
-            drop = 2.5 if style == "long" else 1.25
-            back = (x - turn * r * 0.35, y + 0.1 * r)
-            painter.polygon(limb(back, (back[0], y - r * drop), rx * 1.12, rx * 0.98), hair, HEAD)
-        bare = style == "bald"
-        painter.polygon(ellipse((x, y), rx, ry), skin if bare else hair, HEAD)
-        if facing:
-            lift = 0.16 if bare else 0.28
-            shift = turn * r * 0.3
-            width = rx * (0.86 if style in ("long", "bob") else 0.94) * (0.72 + 0.28 * toward)
-            painter.polygon(ellipse((x + shift, y - lift * r), width, ry * 0.78), skin, HEAD)
-            if style == "side":
-                painter.detail(
-                    limb(
-                        (x - rx * 0.7, y + ry * 0.55),
-                        (x + rx * 0.6, y + ry * 0.75),
-                        r * 0.3,
-                        r * 0.2,
-                    ),
-                    hair,
-                )
-            if who.beard:
-                painter.detail(ellipse((x + shift, y - 0.78 * r), width * 0.85, ry * 0.3), hair)
-            eye = y - 0.05 * r
-            dark = (30.0, 26.0, 26.0)
-            if who.glasses:
-                painter.line(
-                    (x + shift - width * 0.85, eye), (x + shift + width * 0.85, eye), dark, r * 0.26
-                )
-            else:
-                for side in (-0.42, 0.42):
-                    painter.detail(
-                        ellipse((x + shift * 1.4 + side * width, eye), r * 0.1, r * 0.1), dark
-                    )
-        elif style == "long":
-            painter.polygon(
-                limb((x, y), (x - turn * r * 0.2, y - r * 2.4), rx * 1.08, rx * 0.9), hair, HEAD
-            )
-        if style == "bun":
-            painter.polygon(
-                ellipse((x - turn * r * 0.55, y + ry * 0.98), r * 0.42, r * 0.42), hair, HEAD
-            )
-        if who.hat:
-            self._hat(painter, (x, y), rx, ry, turn, toward)
-
-    def _hat(
-        self, painter: Painter, centre: Point, rx: float, ry: float, turn: float, toward: float
-    ) -> None:
-        who = self.who
-        x, y = centre
-        colour = self.shade(who.hat_colour, 2)
-        if who.hat == "brim":
-            painter.polygon(ellipse((x, y + ry * 0.42), rx * 1.75, ry * 0.2), colour, HEAD)
-        low = 0.3 if who.hat != "beanie" else 0.12
-        painter.polygon(cap((x, y + 0.02 * ry), rx * 1.12, ry * 1.12, low), colour, HEAD)
-        if who.hat == "cap" and toward > -0.6:
-            tip = (x + turn * rx * 1.7, y + ry * (0.32 - 0.12 * toward))
-            painter.polygon(
-                limb((x + turn * rx * 0.4, y + ry * 0.38), tip, ry * 0.13, ry * 0.1), colour, HEAD
-            )
-            if toward > 0.4:
-                painter.polygon(ellipse((x, y + ry * 0.3), rx * 0.95, ry * 0.16), colour, HEAD)
-        if who.hat_band:
-            painter.line(
-                (x - rx * 1.05, y + ry * (low + 0.12)),
-                (x + rx * 1.05, y + ry * (low + 0.12)),
-                self.shade(who.hat_band, 2),
-                0.018,
-            )
-
-
-def _add(point: Point, shift: Point) -> Point:
-    return (point[0] + shift[0], point[1] + shift[1])
 
 
 def _print(shape: str, centre: Point, size: float, squeeze: float) -> list[list[Point]]:

@@ -6,8 +6,9 @@ import numpy as np
 
 from reid._optional import require
 from reid.data.mannequins import palette
-from reid.data.mannequins.figure import OCCLUDER, Figure, sample_pose
+from reid.data.mannequins.figure import Figure, sample_pose
 from reid.data.mannequins.identity import identity
+from reid.data.mannequins.labels import OCCLUDER
 from reid.data.mannequins.painter import Painter
 from reid.data.mannequins.palette import Colour
 from reid.data.mannequins.random import Stream

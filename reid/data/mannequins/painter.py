@@ -15,6 +15,7 @@ Point = tuple[float, float]
 
 _SHIFT = 4
 _ONE = 1 << _SHIFT
+# A box of 2:1 leaves a figure of natural width too little of the picture.
 _STRETCH = 1.2
 _HALF_CIRCLE = [(cos(pi * i / 5), sin(pi * i / 5)) for i in range(6)]
 _CIRCLE = [(cos(2 * pi * i / 16), sin(2 * pi * i / 16)) for i in range(16)]
@@ -171,3 +172,8 @@ def blend(first: Point, second: Point, share: float) -> Point:
         first[0] + (second[0] - first[0]) * share,
         first[1] + (second[1] - first[1]) * share,
     )
+
+
+def shifted(point: Point, shift: Point) -> Point:
+    """The point moved by a shift."""
+    return (point[0] + shift[0], point[1] + shift[1])

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from reid.data.mannequins.picture import BACKGROUND, FRAGMENT, Spec
 from reid.data.mannequins.random import PLAN, Stream
-from reid.data.mannequins.render import BACKGROUND, FRAGMENT, Spec
 from reid.errors import UserError
 
 PROTOCOLS = ("mannequins", "occluded-mannequins", "partial-mannequins")

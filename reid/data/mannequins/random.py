@@ -14,7 +14,7 @@ class Stream:
     """A sequence of numbers that belongs to one key.
 
     Args:
-        key: Non-negative integers; (seed, purpose, identity, camera, frame) in this package.
+        key: Non-negative integers; a purpose, a seed and whatever numbers say what is drawn.
     """
 
     def __init__(self, *key: int) -> None:

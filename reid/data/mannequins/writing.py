@@ -14,10 +14,10 @@ import numpy as np
 from reid._optional import require
 from reid.data.attributes import write_market_attributes
 from reid.data.mannequins.batch import map_processes
-from reid.data.mannequins.figure import OCCLUDER
 from reid.data.mannequins.identity import identity
+from reid.data.mannequins.labels import OCCLUDER
+from reid.data.mannequins.picture import draw
 from reid.data.mannequins.protocols import SPLITS, Item, SizeSpec, plan, resolve_size
-from reid.data.mannequins.render import draw
 from reid.errors import UserError
 
 cv2 = require("cv2")
@@ -119,6 +119,12 @@ def read_manifest(root: str | os.PathLike[str]) -> dict[str, Any]:
     return manifest
 
 
+def mask_path(image: str | os.PathLike[str]) -> Path:
+    """Where the part labels of an image of a generated data set lie."""
+    path = Path(image)
+    return path.parents[1] / "masks" / path.parent.name / f"{path.stem}.png"
+
+
 def _already_there(target: Path, wanted: dict[str, Any]) -> bool:
     if not target.exists():
         return False
@@ -136,6 +142,13 @@ def _already_there(target: Path, wanted: dict[str, Any]) -> bool:
             f"{target} holds a data set with {key} {found.get(key)!r}, not {wanted[key]!r}; "
             "delete it or name another folder"
         )
+    for split, key in zip(SPLITS, ("train_images", "query_images", "gallery_images"), strict=True):
+        there = sum(1 for _ in (target / split).glob("*.jpg"))
+        if there != found["counts"][key]:
+            raise UserError(
+                f"{target / split} holds {there} of {found['counts'][key]} images; "
+                f"delete {target} and generate it again"
+            )
     return True
 
 
