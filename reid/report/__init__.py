@@ -3,6 +3,14 @@
 from reid.report.build import build_report
 from reid.report.overlays import overlay_sheet
 from reid.report.ranked import ranked_list_sheet
+from reid.report.tables import write_table
 from reid.report.types import DemoRun, RowResult
 
-__all__ = ["DemoRun", "RowResult", "build_report", "overlay_sheet", "ranked_list_sheet"]
+__all__ = [
+    "DemoRun",
+    "RowResult",
+    "build_report",
+    "overlay_sheet",
+    "ranked_list_sheet",
+    "write_table",
+]

@@ -34,9 +34,9 @@ class _Page:
     sections: list[str]
     missing: list[str]
 
-    def show(self, name: str, title: str, png: bytes, caption: str, *extra: str) -> None:
+    def show(self, name: str, title: str, png: bytes, caption: str, *below: str) -> None:
         write_atomic(self.folder / f"{name}.png", png)
-        self.sections.append(html.section(title, *extra, html.picture(png, title, caption)))
+        self.sections.append(html.section(title, html.picture(png, title, caption), *below))
 
 
 def build_report(run: DemoRun, out_dir: str | os.PathLike[str]) -> Path:
@@ -136,7 +136,7 @@ def _curves(sheet: _Page, run: DemoRun, intervals: dict[str, dict[str, Interval]
         "speed",
         "Accuracy and speed",
         speed_chart(run.rows, {name: scores["mAP"] for name, scores in intervals.items()}),
-        "Each point is a row of the table; the bar is its 95 % bootstrap interval. Further right "
+        "Each point is a row of the table; the bar is its 95% bootstrap interval. Further right "
         "is faster, further up is better.",
     )
     sheet.show(
@@ -181,7 +181,10 @@ def _tokens(
         "kept_tokens",
         "Which tokens are kept",
         overlay_sheet(
-            [run.query_paths[query] for query in chosen], kept, run.image_size, run.patch_size
+            [run.query_paths[query] for query in chosen],
+            kept,
+            image_size=run.image_size,
+            patch_size=run.patch_size,
         ),
         f"Row {row.label}. Each strip shows a query and what is left of it after each pruning "
         "stage; whitened patches are dropped and cost nothing from there on. The images are "
@@ -194,7 +197,8 @@ def _tokens(
             share_chart(shares),
             "Share of the tokens' area on the body (with what it carries), on the occluder and on "
             "the background, by the ground-truth masks, mean over all queries. The dashed line is "
-            "the body's share among all tokens: a pruning that chooses at random stays on it.",
+            "the body's share among all tokens: a pruning that chooses at random stays on it. The "
+            "table adds how much of each region's area is left.",
             share_table(shares),
         )
     else:

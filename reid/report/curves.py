@@ -156,9 +156,10 @@ def speed_chart(rows: Sequence[RowResult], intervals: dict[str, Interval]) -> by
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Return the running mean over about a twentieth of the curve, shorter at its ends."""
+    """Return the running mean over about a twentieth of the curve, cut off at its ends."""
     half = len(values) // 40
     total = np.concatenate([[0.0], np.cumsum(values)])
     centre = np.arange(len(values))
-    reach = np.minimum(np.minimum(centre, len(values) - 1 - centre), half)
-    return (total[centre + reach + 1] - total[centre - reach]) / (2 * reach + 1)
+    low = np.maximum(centre - half, 0)
+    high = np.minimum(centre + half + 1, len(values))
+    return (total[high] - total[low]) / (high - low)

@@ -85,7 +85,8 @@ def compare(label: str, other: str, interval: Interval, queries: int) -> str:
     span = f"{interval.level:.0%} interval {interval.low:+.1f} to {interval.high:+.1f}"
     way = "above" if interval.estimate > 0 else "below" if interval.estimate < 0 else "equal to"
     by = "" if interval.estimate == 0 else f"{points:.1f} points "
-    start = f"{label} is {by}{way} {other} in mAP ({span}, paired over {queries} queries)"
+    name = label[:1].upper() + label[1:]
+    start = f"{name} is {by}{way} {other} in mAP ({span}, paired over {queries} queries)"
     if interval.excludes_zero:
         return f"{start}. The interval excludes zero."
     return f"{start}. The interval includes zero, so this run does not show a difference."
@@ -96,8 +97,8 @@ def _best(row: RowResult, intervals: dict[str, dict[str, Interval]], *, many: bo
     lead = f"Of the students, {row.label} has the highest mAP" if many else f"{row.label} has mAP"
     return Finding(
         "Best student",
-        f"{lead}: {score.estimate:.1f} % ({score.low:.1f} to {score.high:.1f}), with rank-1 "
-        f"{first.estimate:.1f} % ({first.low:.1f} to {first.high:.1f}).",
+        f"{lead}: {score.estimate:.1f}% ({score.low:.1f} to {score.high:.1f}), with rank-1 "
+        f"{first.estimate:.1f}% ({first.low:.1f} to {first.high:.1f}).",
     )
 
 
@@ -118,7 +119,8 @@ def _speed(rows: list[RowResult]) -> list[Finding]:
     if not dense or not pruned:
         return []
     ratios = [row.speedup for row in pruned]
-    span = f"{ratios[0]:.2f}" if len(ratios) == 1 else f"{min(ratios):.2f} to {max(ratios):.2f}"
+    ends = [f"{min(ratios):.2f}", f"{max(ratios):.2f}"]
+    span = ends[0] if ends[0] == ends[1] else " to ".join(ends)
     tokens = " to ".join(str(count) for count in pruned[0].tokens)
     return [
         Finding(
@@ -151,9 +153,9 @@ def _baselines(run: DemoRun) -> list[Finding]:
     return [
         Finding(
             "Is it more than colour?",
-            f"A colour histogram without any training has rank-1 {histogram.rank1:.1f} %. The "
+            f"A colour histogram without any training has rank-1 {histogram.rank1:.1f}%. The "
             f"weakest trained row, {nearest.label}, is {abs(points):.1f} points {way} it "
-            f"({nearest.ranking.rank1:.1f} %).",
+            f"({nearest.ranking.rank1:.1f}%).",
         )
     ]
 
@@ -173,10 +175,10 @@ def _tokens(shares: dict[str, list[StageShare]]) -> list[Finding]:
     return [
         Finding(
             "What is kept",
-            f"{label}: of the area of all tokens {first['body']:.0f} % is body, "
-            f"{first['occluder']:.0f} % occluder and {first['background']:.0f} % background; of "
-            f"the tokens left after the last stage {last['body']:.0f} %, {last['occluder']:.0f} % "
-            f"and {last['background']:.0f} %. {verdict}",
+            f"{label}: of the area of all tokens {first['body']:.0f}% is body, "
+            f"{first['occluder']:.0f}% occluder and {first['background']:.0f}% background; of "
+            f"the tokens left after the last stage {last['body']:.0f}%, {last['occluder']:.0f}% "
+            f"and {last['background']:.0f}%. {verdict}",
         )
     ]
 
@@ -188,5 +190,9 @@ def _counting(run: DemoRun) -> Finding:
         f"images, {ranking.skipped} are skipped because the gallery holds no match for them."
     )
     ties = max(row.ranking.tied for row in run.rows)
-    text += f" At most {ties} queries of a row have a tie that could change their score."
+    text += (
+        f" Up to {ties} queries of a row have a tie that could change their score."
+        if ties
+        else " No query has a tie that could change its score."
+    )
     return Finding("Counting", text)

@@ -30,10 +30,12 @@ th, td { text-align: right; padding: 7px 10px; border-bottom: 1px solid var(--ru
   vertical-align: top; }
 th { font-weight: 600; border-bottom: 2px solid var(--ink); vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
-td small { display: block; color: var(--muted); font-size: 13px; white-space: nowrap; }
+td { white-space: nowrap; }
+td small { display: block; color: var(--muted); font-size: 13px; }
 tr.quiet td { color: var(--muted); }
 tr.group td { border-top: 2px solid var(--rule); }
-table.plain td, table.plain th { text-align: left; overflow-wrap: anywhere; }
+table.plain td, table.plain th { text-align: left; white-space: normal;
+  overflow-wrap: anywhere; }
 table.plain td:first-child { width: 15em; color: var(--muted); }
 figure { margin: 14px 0 0; }
 figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; }

@@ -5,7 +5,7 @@ from reid.report.html import Cell, Line, paragraph, table
 from reid.report.shares import REGIONS, StageShare
 from reid.report.types import DemoRun
 
-_HEAD = ["", "Patch tokens", "Images/s", "Ratio", "Rank-1 %", "Rank-5 %", "mAP %", "mINP %"]
+_HEAD = ["", "Patch tokens", "Images/s", "Ratio", "Rank-1 (%)", "Rank-5 (%)", "mAP (%)", "mINP (%)"]
 _SCORES = ("rank1", "rank5", "mAP", "mINP")
 _BASELINES = {
     "chance": "chance",
@@ -82,19 +82,19 @@ def difference_table(run: DemoRun, differences: dict[str, dict[str, Interval]]) 
         cells.append("yes" if excluded else "no")
         lines.append(Line(cells))
     note = (
-        "Differences in percentage points with 95 % intervals from a paired bootstrap: both rows "
+        "Differences in percentage points with 95% intervals from a paired bootstrap: both rows "
         "are scored on the same resampled queries. Where the interval includes zero, the run does "
         "not show that one row is better. One training run per row: the interval does not hold "
         "the spread between seeds."
     )
-    head = ["", "Rank-1", "mAP", "mAP interval excludes zero"]
+    head = ["", "Rank-1 (points)", "mAP (points)", "mAP interval excludes zero"]
     return [table(head, lines), paragraph(note, "note")]
 
 
 def share_table(shares: dict[str, list[StageShare]]) -> str:
     """Return the table of where the tokens of each row lie, stage by stage."""
-    head = ["", "Stage", "Tokens", *(f"On {region} %" for region in REGIONS),
-            *(f"{region.capitalize()} left %" for region in REGIONS)]  # fmt: skip
+    head = ["", "Stage", "Tokens", *(f"On {region} (%)" for region in REGIONS),
+            *(f"{region.capitalize()} left (%)" for region in REGIONS)]  # fmt: skip
     lines: list[Line] = []
     for label, stages in shares.items():
         for index, stage in enumerate(stages):

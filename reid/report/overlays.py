@@ -1,6 +1,7 @@
 """Which patches are kept, stage by stage: SUReID (arXiv 2401.07469) Fig. 6."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from reid.errors import UserError
 from reid.report.sheet import Sheet, load_image
-from reid.report.style import MUTED, RULE
+from reid.report.style import MUTED, RULE, write_atomic
 
 _WHITE = 0.86
 _GAP = 6
@@ -79,21 +80,24 @@ def whiten_dropped(
 
 
 def overlay_sheet(
-    paths: Sequence[str],
-    kept: dict[int, NDArray[np.int64]],
-    image_size: tuple[int, int],
-    patch_size: int,
+    images: Sequence[str] | NDArray[np.uint8],
+    kept: Mapping[int, NDArray[np.int64]],
     *,
+    patch_size: int,
+    image_size: tuple[int, int] | None = None,
+    path: str | os.PathLike[str] | None = None,
     height: int = 216,
     strips: int = 2,
 ) -> bytes:
     """Draw each image and what is left of it after each pruning stage.
 
     Args:
-        paths: (Q) image files.
+        images: (Q) image files, or (Q, H, W, 3) uint8 pictures as the network sees them.
         kept: Block index of each pruning stage -> (Q, k) original patch ids.
-        image_size: Height and width of the network's input, pixels.
         patch_size: Side of a patch, pixels.
+        image_size: Height and width of the network's input, pixels; None takes that of the
+            pictures, and is an error for files.
+        path: Where to write the PNG as well; None writes nothing.
         height: Height of one picture on the sheet, pixels.
         strips: Images side by side.
 
@@ -103,21 +107,25 @@ def overlay_sheet(
     Raises:
         UserError: No image, or ids for another number of images or another grid.
     """
-    if len(paths) == 0:
-        raise UserError("no image to draw; give at least one path")
+    if len(images) == 0:
+        raise UserError("no image to draw; give at least one")
+    if image_size is None:
+        if not isinstance(images, np.ndarray):
+            raise UserError("image files were given without image_size, the network's input size")
+        image_size = (images.shape[1], images.shape[2])
     grid = Grid.of(image_size, patch_size)
     stages = sorted(kept)
     for stage in stages:
-        if len(kept[stage]) != len(paths):
+        if len(kept[stage]) != len(images):
             raise UserError(
                 f"stage {stage} has kept patches of {len(kept[stage])} images, but "
-                f"{len(paths)} images were given; pass one row per image"
+                f"{len(images)} images were given; pass one row per image"
             )
     width = round(height * image_size[1] / image_size[0])
     columns = 1 + len(stages)
     strip = columns * (width + _GAP) + 22
-    strips = min(strips, len(paths))
-    lines = -(-len(paths) // strips)
+    strips = min(strips, len(images))
+    lines = -(-len(images) // strips)
     head, foot = 58, 8
     sheet = Sheet(max(strips * strip + 4, 420), head + lines * (height + 16) + foot)
     for number in range(strips):
@@ -127,14 +135,17 @@ def overlay_sheet(
             x = number * strip + column * (width + _GAP) + 12 + width / 2
             sheet.text(x, 24, label, 9.5, ha="center", fontweight="bold")
             sheet.text(x, 44, f"{count} of {grid.patches}", 8.5, ha="center", color=MUTED)
-    for index, path in enumerate(paths):
+    for index, image in enumerate(images):
         x = (index % strips) * strip + 12
         y = head + (index // strips) * (height + 16)
-        picture = load_image(path, height, width)
+        picture = load_image(image, height, width)
         sheet.image(x, y, picture)
         sheet.frame(x, y, width, height, RULE, linewidth=0.8)
         for column, stage in enumerate(stages, start=1):
             left = x + column * (width + _GAP)
             sheet.image(left, y, whiten_dropped(picture, kept[stage][index], grid))
             sheet.frame(left, y, width, height, RULE, linewidth=0.8)
-    return sheet.png()
+    png = sheet.png()
+    if path is not None:
+        write_atomic(path, png)
+    return png

@@ -1,5 +1,6 @@
 """Ranked lists: a query and the gallery images nearest to it, right, wrong and junk."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from reid.errors import UserError
 from reid.evaluation.result import RankingResult
 from reid.report.sheet import Sheet, load_image
-from reid.report.style import INK, MUTED, STATUS_COLOURS
+from reid.report.style import INK, MUTED, STATUS_COLOURS, write_atomic
 
 _STYLES: dict[str, Any] = {"right": "solid", "wrong": (0, (3, 1.6)), "junk": "solid"}
 _SIGNS = {"right": "\u2713", "wrong": "\u2717", "junk": "junk"}
@@ -26,6 +27,7 @@ def ranked_list_sheet(
     queries: Sequence[int],
     *,
     k: int = 10,
+    path: str | os.PathLike[str] | None = None,
     image_size: tuple[int, int] = (256, 128),
     height: int = 164,
 ) -> bytes:
@@ -37,6 +39,7 @@ def ranked_list_sheet(
         gallery_paths: (G) image files, the whole gallery.
         queries: Which queries to draw.
         k: Gallery images per query, junk included.
+        path: Where to write the PNG as well; None writes nothing.
         image_size: Height and width; only their ratio matters here.
         height: Height of one picture on the sheet, pixels.
 
@@ -80,7 +83,10 @@ def ranked_list_sheet(
             sign = _SIGNS[item.status]
             label = sign if item.status == "junk" else f"{item.rank} {sign}"
             sheet.text(x, y - 6, label, 8.5, color=colour, fontweight="bold")
-    return sheet.png()
+    png = sheet.png()
+    if path is not None:
+        write_atomic(path, png)
+    return png
 
 
 def _legend(sheet: Sheet, x: float) -> None:

@@ -13,11 +13,11 @@ from reid.report.style import INK, PAPER, context, figure, to_png
 _DPI = 100
 
 
-def load_image(path: str, height: int, width: int) -> NDArray[np.uint8]:
-    """Read an image as RGB at a given size.
+def load_image(source: str | NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Return an image as RGB at a given size.
 
     Args:
-        path: Image file.
+        source: Image file, or (H, W, 3) uint8.
         height: Pixels.
         width: Pixels.
 
@@ -28,14 +28,17 @@ def load_image(path: str, height: int, width: int) -> NDArray[np.uint8]:
         UserError: The file is missing or not an image.
     """
     pil = require("PIL.Image")
+    if isinstance(source, np.ndarray):
+        resized = pil.fromarray(source).resize((width, height), pil.Resampling.BICUBIC)
+        return np.asarray(resized, dtype=np.uint8)
     try:
-        with pil.open(path) as image:
+        with pil.open(source) as image:
             resized = image.convert("RGB").resize((width, height), pil.Resampling.BICUBIC)
             return np.asarray(resized, dtype=np.uint8)
     except FileNotFoundError as error:
-        raise UserError(f"image {path} does not exist; was the data set moved?") from error
+        raise UserError(f"image {source} does not exist; was the data set moved?") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a readable image ({error}); replace the file") from error
+        raise UserError(f"{source} is not a readable image ({error}); replace the file") from error
 
 
 def load_mask(path: str) -> NDArray[np.uint8]:
