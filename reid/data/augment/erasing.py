@@ -33,7 +33,7 @@ def random_erasing(
     Returns:
         (B, C, H, W) of the same dtype.
     """
-    batch, channels, height, width = images.shape
+    batch, _, height, width = images.shape
     areas = area[0] + (area[1] - area[0]) * uniform(keys, (TRIES,), stream=0)
     low, high = math.log(aspect[0]), math.log(aspect[1])
     aspects = (low + (high - low) * uniform(keys, (TRIES,), stream=1)).exp()
@@ -41,17 +41,27 @@ def random_erasing(
     top, left = random_corner(keys, box_h, box_w, height, width, stream=2)
     erased = box_mask(top, left, box_h, box_w, height, width)
     erased = (erased & bernoulli(keys, p, stream=4)[:, None, None]).view(batch, -1)
-    noise_keys = fold(keys, 1)
-    if images.device.type == "cpu":
-        image, pixel = erased.nonzero(as_tuple=True)
-        out = images.clone()
-        noise = _pixel_noise(noise_keys[image], pixel, channels).to(images.dtype)
-        out.view(batch, channels, -1)[image, :, pixel] = noise
-        return out
-    # Accelerators draw noise for every pixel: picking the erased ones would wait for the device.
+    # Picking the erased pixels saves time on a CPU, but would make an accelerator wait.
+    fill = _fill_picked if images.device.type == "cpu" else _fill_everywhere
+    return fill(images, erased, fold(keys, 1))
+
+
+def _fill_picked(images: Tensor, erased: Tensor, keys: Tensor) -> Tensor:
+    """Draw noise for the pixels of `erased` (B, H*W) only."""
+    batch, channels = images.shape[:2]
+    image, pixel = erased.nonzero(as_tuple=True)
+    noise = _pixel_noise(keys[image], pixel, channels)
+    out = images.clone(memory_format=torch.contiguous_format)
+    out.view(batch, channels, -1)[image, :, pixel] = noise.to(images.dtype)
+    return out
+
+
+def _fill_everywhere(images: Tensor, erased: Tensor, keys: Tensor) -> Tensor:
+    """Draw noise for every pixel and use that of `erased` (B, H*W): the same result."""
+    batch, channels, height, width = images.shape
     pixel = torch.arange(height * width, device=images.device).repeat(batch)
-    noise = _pixel_noise(noise_keys.repeat_interleave(height * width), pixel, channels)
-    noise = noise.view(batch, height * width, channels).transpose(1, 2).reshape(images.shape)
+    noise = _pixel_noise(keys.repeat_interleave(height * width), pixel, channels)
+    noise = noise.view(batch, height, width, channels).permute(0, 3, 1, 2)
     return torch.where(erased.view(batch, 1, height, width), noise.to(images.dtype), images)
 
 

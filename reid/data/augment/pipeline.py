@@ -50,8 +50,8 @@ class Augmenter:
         config: Strengths and probabilities; `pad` holds for a height of 256 and scales.
         image_size: Height and width of the images.
         bank: Occluders; needed by the occluded view.
-        donors: (N, 3, H, W) uint8 training images on the device of the batches; needed by the
-            clean view while `config.random_patch` is not 0.
+        donors: (N, 3, H, W) uint8 training images, at best on the device of the batches; needed
+            by the clean view while `config.random_patch` is not 0.
         mean: Of each channel, subtracted at the end.
         std: Of each channel, divided by at the end.
 

@@ -33,7 +33,7 @@ def random_patch(
     Args:
         images: (B, C, H, W) uint8.
         keys: (B,) int64.
-        donors: (N, C, H, W) uint8 on the same device: the training images.
+        donors: (N, C, H, W) uint8, the training images, at best on the device of `images`.
         p: Probability of a patch.
         area: Range of the patch area as a share of the image.
         min_ratio: Height / width is uniform between this and its inverse.
@@ -72,7 +72,8 @@ def random_patch(
     u = torch.where(column(flipped), box_w - 1 - u, u)
     index = (column(source_top) + v) * width + column(source_left) + u
     index = (index * in_source).view(batch, 1, -1).expand(-1, channels, -1)
-    patch = donors[donor].reshape(batch, channels, -1).gather(2, index).view_as(images)
+    source = donors[donor.to(donors.device)].to(device)
+    patch = source.reshape(batch, channels, -1).gather(2, index).view_as(images)
     patch = patch * in_source[:, None].to(images.dtype)
     target = box_mask(top, left, box_h.view(-1), box_w.view(-1), height, width)
     return torch.where((target & column(pasted))[:, None], patch, images)

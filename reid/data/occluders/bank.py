@@ -80,7 +80,11 @@ class OccluderBank:
                 f"occluder folder {root} does not exist; give a folder of PNG cut-outs, or leave "
                 "augment.occluders empty to draw the default ones"
             )
-        paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
+        paths = sorted(
+            path
+            for path in root.rglob("*")
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+        )
         if not paths:
             raise UserError(
                 f"occluder folder {root} holds no image ({', '.join(SUFFIXES)}); put cut-outs "
@@ -139,7 +143,7 @@ def _read(path: Path) -> Pixels:
     try:
         with image.open(path) as opened:
             rgba = opened.convert("RGBA")
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, image.DecompressionBombError) as error:
         raise UserError(
             f"occluder {path} cannot be read ({error}); remove or replace it"
         ) from error
