@@ -107,7 +107,7 @@ class OccluderBank:
         for name, cutout in zip(self.names, self.cutouts, strict=True):
             path = root / f"{name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            image.fromarray(cutout, "RGBA").save(path)
+            image.fromarray(cutout).save(path)
         return root
 
     def tensors(self, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
