@@ -77,12 +77,16 @@ def read_attributes(
         raise UserError(f"no attribute file {path}; generated data sets have attribute/{root}.mat")
     try:
         content = scipy_io.loadmat(path, squeeze_me=True, struct_as_record=False)
+    except Exception as error:
+        # The parser of a damaged file fails in many ways; all mean the same to the user.
+        raise UserError(f"{path} is not a readable .mat file: {error}; copy it again") from error
+    try:
         structure = content[root]
         return {split: _table(getattr(structure, split)) for split in ("train", "test")}
-    except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(
             f"{path} is not an attribute file with {root}.train and {root}.test: {error}"
-        ) from None
+        ) from error
 
 
 def write_market_attributes(

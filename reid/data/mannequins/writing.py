@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -80,7 +81,7 @@ def generate(
     if _already_there(target, wanted):
         return target
 
-    building = target.parent / f".{target.name}.{os.getpid()}{_UNFINISHED}"
+    building = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}{_UNFINISHED}"
     try:
         building.mkdir(parents=True)
         _write(building, items, wanted, workers)
