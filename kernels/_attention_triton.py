@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from kernels import _launch
+from kernels._torch import unit_stride
 from kernels.reference import RATIO_LIMIT
 
 
@@ -17,7 +18,7 @@ def masked_attention_forward(
     from kernels._triton import masked_attention as jit
 
     batch, heads, tokens, dim = q.shape
-    q, k, v = (_unit_stride(x) for x in (q, k, v))
+    q, k, v = (unit_stride(x) for x in (q, k, v))
     o = q.new_empty(batch, tokens, heads, dim).transpose(1, 2)
     lse = q.new_empty(batch, heads, tokens, dtype=torch.float32)
     config = _launch.attention_forward(tokens, dim, q.element_size())
@@ -52,7 +53,7 @@ def masked_attention_backward(
     from kernels._triton import masked_attention as jit
 
     batch, heads, tokens, dim = q.shape
-    grad, q, k, v = (_unit_stride(x) for x in (grad, q, k, v))
+    grad, q, k, v = (unit_stride(x) for x in (grad, q, k, v))
     dq, dk, dv = (q.new_empty(batch, tokens, heads, dim).transpose(1, 2) for _ in range(3))
     delta, dkeep = torch.empty_like(lse), torch.empty_like(lse)
     strides = _strides(grad, q, k, v, dq)
@@ -96,10 +97,6 @@ def masked_attention_backward(
             **_constants(dim, config),
         )
     return dq, dk, dv, dkeep.sum(1)
-
-
-def _unit_stride(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _bytes(keep: Tensor) -> Tensor:

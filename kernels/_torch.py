@@ -21,6 +21,11 @@ def accumulator(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def unit_stride(x: Tensor) -> Tensor:
+    """Return x, copied if the elements of a row are not adjacent."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
 def masked_attention_forward(
     q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -42,7 +47,8 @@ def masked_attention_forward(
     attend = _fused_rows if q.device.type == "cpu" else _rows
     dtype = accumulator(q.dtype)
     dropped = ~keep[:, None, :, None]
-    queries, keys, values = q.to(dtype), k.to(dtype), v.to(dtype)
+    # The fused operator reads rows as if their elements were adjacent.
+    queries, keys, values = (unit_stride(x.to(dtype)) for x in (q, k, v))
     # Finite, because a tile of nothing but -inf gives NaN in some versions of the fused operator.
     hidden = torch.finfo(dtype).min / 2
     bias = hidden * dropped.transpose(-2, -1).to(dtype)

@@ -147,7 +147,8 @@ def grad_queries_kernel(
         k = load_rows(k_ptr, offs_n, stride_kn, keep_n, HEAD_DIM, BLOCK_D)  # [BLOCK_N, BLOCK_D]
         v = load_rows(v_ptr, offs_n, stride_vn, keep_n, HEAD_DIM, BLOCK_D)  # [BLOCK_N, BLOCK_D]
         scores = dot(q, tl.trans(k)) * scale_log2  # [BLOCK_M, BLOCK_N]
-        weights = tl.where(keep_n[None, :], tl.exp2(scores - lse[:, None]), 0.0)
+        scores = tl.where(keep_n[None, :], scores, float("-inf"))
+        weights = tl.exp2(scores - lse[:, None])  # [BLOCK_M, BLOCK_N]
         dscores = weights * (dot(grad, tl.trans(v)) - delta[:, None])  # [BLOCK_M, BLOCK_N]
         acc += dot(dscores.to(k.dtype), k)
 
