@@ -1,5 +1,7 @@
 """Descriptors without knowledge."""
 
+import itertools
+
 import numpy as np
 
 from reid.data.mannequins import Spec, render_many
@@ -7,19 +9,19 @@ from reid.data.mannequins.baselines import chance, colour_histogram
 
 
 def test_colour_histogram_equals_a_plain_count() -> None:
-    images = np.random.default_rng(0).integers(0, 256, (3, 3, 18, 6), dtype=np.uint8)
-    features = colour_histogram(images, stripes=4, bins=5)
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, 18, 10), dtype=np.uint8)
+    features = colour_histogram(images, stripes=4, bins=3)
     assert features.dtype == np.float32
     for n in range(3):
         expected = []
         for stripe in range(4):
             rows = range(stripe * 18 // 4, (stripe + 1) * 18 // 4)
-            for channel in range(3):
-                counts = [0] * 5
-                for y in rows:
-                    for x in range(6):
-                        counts[int(images[n, channel, y, x]) * 5 // 256] += 1
-                expected += [(count / (len(rows) * 6)) ** 0.5 for count in counts]
+            counts = dict.fromkeys(itertools.product(range(3), repeat=3), 0)
+            for y in rows:
+                for x in range(2, 8):
+                    red, green, blue = (int(images[n, c, y, x]) * 3 // 256 for c in range(3))
+                    counts[red, green, blue] += 1
+            expected += [(value / (len(rows) * 6)) ** 0.5 for value in counts.values()]
         vector = np.array(expected) / np.linalg.norm(expected)
         np.testing.assert_allclose(features[n], vector, atol=8 * np.finfo(np.float32).eps)
 
