@@ -188,7 +188,7 @@ def _tokens(
         ),
         f"Row {row.label}. Each strip shows a query and what is left of it after each pruning "
         "stage; whitened patches are dropped and cost nothing from there on. The images are "
-        f"evenly spaced over the {rule}, not picked.",
+        f"evenly spaced over the {rule}, not picked. {_stages(kept)}",
     )
     if shares:
         sheet.show(
@@ -203,6 +203,11 @@ def _tokens(
         )
     else:
         sheet.missing.append("share of tokens on body and occluder: the data set has no masks")
+
+
+def _stages(kept: dict[int, NDArray[np.int64]]) -> str:
+    blocks = ", ".join(str(stage) for stage in sorted(kept))
+    return f"The stages sit before the blocks {blocks}, counted from 0."
 
 
 def _lists(sheet: _Page, run: DemoRun, regions: NDArray[np.float64] | None) -> None:

@@ -18,7 +18,15 @@ from reid.report.style import (
 )
 from reid.report.types import RowResult
 
-_NOT_A_CURVE = ("step", "epoch", "time", "lr")
+_NOT_A_CURVE = ("step", "epoch", "time", "lr", "steps_per_second")
+_TITLES = {
+    "loss": "total loss",
+    "classification": "identity cross-entropy",
+    "triplet": "triplet loss",
+    "ratio": "ratio loss",
+    "kd_feature": "feature distillation",
+    "kd_logits": "logit distillation",
+}
 _POINTS = 400
 _PANELS = 9
 
@@ -109,9 +117,11 @@ def training_chart(histories: Mapping[str, Sequence[dict[str, float]]]) -> bytes
                 (handles[label],) = axes.plot(
                     steps[thin], _smooth(values)[thin], color=colour, label=label, linewidth=1.6
                 )
-            axes.set_title(name)
+            stage = name.removeprefix("kept_")
+            is_share = stage != name
+            axes.set_title(f"kept after stage {stage}" if is_share else _TITLES.get(name, name))
             axes.set_xlabel("training step")
-            axes.set_ylabel("value")
+            axes.set_ylabel("fraction of patches" if is_share else "loss (no unit)")
         for axes in panels[len(names) :]:
             axes.set_axis_off()
         made.legend(

@@ -40,13 +40,15 @@ table.plain td:first-child { width: 15em; color: var(--muted); }
 figure { margin: 14px 0 0; }
 figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
 figcaption, .note { color: var(--muted); font-size: 15px; max-width: 84ch; margin-top: 8px; }
-footer { margin-top: 56px; border-top: 1px solid var(--rule); font-size: 15px; }
+footer { font-size: 15px; }
 @media (max-width: 720px) {
   main { padding: 24px 16px 40px; }
   h1 { font-size: 26px; }
   h2 { margin-top: 36px; }
   dl.findings { grid-template-columns: 1fr; gap: 2px; }
   dl.findings dd { margin-bottom: 12px; }
+  table { font-size: 13.5px; }
+  th, td { padding: 6px 7px; }
   figure .scroll img { max-width: none; width: 760px; }
 }
 @media print { h2, figure { break-inside: avoid; } main { max-width: none; padding: 0; } }

@@ -102,7 +102,7 @@ def share_table(shares: dict[str, list[StageShare]]) -> str:
                 Line(
                     [
                         Cell(label if index == 0 else "", strong=True),
-                        "all" if stage.stage == 0 else f"block {stage.stage}",
+                        "all" if index == 0 else f"{index} (block {stage.stage})",
                         str(stage.tokens),
                         *(f"{stage.share[region]:.1f}" for region in REGIONS),
                         *(f"{stage.survives[region]:.1f}" for region in REGIONS),

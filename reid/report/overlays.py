@@ -129,7 +129,7 @@ def overlay_sheet(
     head, foot = 58, 8
     sheet = Sheet(max(strips * strip + 4, 420), head + lines * (height + 16) + foot)
     for number in range(strips):
-        labels = ["input", *(f"block {stage}" for stage in stages)]
+        labels = ["input", *(f"stage {place}" for place in range(1, columns))]
         counts = [grid.patches, *(kept[stage].shape[1] for stage in stages)]
         for column, (label, count) in enumerate(zip(labels, counts, strict=True)):
             x = number * strip + column * (width + _GAP) + 12 + width / 2

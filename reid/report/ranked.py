@@ -62,16 +62,17 @@ def ranked_list_sheet(
             )
     width = round(height * image_size[1] / image_size[0])
     first, step, line = 14, width + 10, height + 34
-    left = first + width + 30
+    left = first + width + 34
     head, foot = 54, 10
     sheet = Sheet(max(left + k * step + 4, 900), head + len(queries) * line + foot)
     _legend(sheet, first)
     for position, query in enumerate(queries):
+        items = ranking.top(query, k)
         y = head + position * line + 20
         sheet.image(first, y, load_image(query_paths[query], height, width))
         sheet.frame(first, y, width, height, INK, linewidth=1.2)
-        sheet.text(first, y - 6, f"query, person {ranking.query_pids[query]}", 8)
-        for column, item in enumerate(ranking.top(query, k)):
+        sheet.text(first, y - 6, f"query, id {ranking.query_pids[query]}", 8.5)
+        for column, item in enumerate(items):
             x = left + column * step
             picture = load_image(gallery_paths[item.gallery], height, width)
             if item.status == "junk":

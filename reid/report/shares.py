@@ -161,7 +161,7 @@ def _bars(axes: Any, label: str, stages: list[StageShare]) -> None:
         bottom += height
     base = stages[0].share["body"]
     axes.axhline(base, color=MUTED, linewidth=1.0, linestyle=(0, (4, 2)))
-    names = ["all" if stage.stage == 0 else f"block {stage.stage}" for stage in stages]
+    names = ["all", *(f"stage {place}" for place in range(1, len(stages)))]
     ticks = [f"{name}\n({stage.tokens})" for name, stage in zip(names, stages, strict=True)]
     axes.set_xticks(positions, ticks)
     axes.set_ylim(0, 100)
