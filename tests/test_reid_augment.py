@@ -186,7 +186,7 @@ def test_random_patch_happens_with_its_probability() -> None:
 
 
 def test_random_erasing_fills_a_rectangle_with_unit_noise() -> None:
-    count = 400
+    count = 1500
     images = torch.full((count, 3, *SIZE), 9.0)
     out = random_erasing(images, make_keys(count), p=0.5)
     erased = (out != 9.0).flatten(1).any(1)
