@@ -28,8 +28,9 @@ def masked_attention(
     """Softmax attention in which a dropped token is seen by nobody but itself.
 
     The class token is one of the N; `keep` is 1 there. Softmax and sums are float32 whatever the
-    inputs (float64 for float64). Under autocast q, k and v are cast to the autocast dtype, as torch
-    does for its own attention; `keep` and its gradient stay in the dtype of `keep`.
+    inputs (float64 for float64). Under autocast q, k and v are cast to the autocast dtype unless
+    they are float64, as torch does for its own attention; `keep` and its gradient stay in the dtype
+    of `keep`.
 
     A NaN or infinity in the key or value of a dropped token reaches no other token's output.
 
@@ -51,12 +52,19 @@ def masked_attention(
             implementation of that name.
         RuntimeError: The implementation asked for cannot serve the call; all reasons are listed.
     """
-    device = q.device.type
-    if q.is_floating_point() and torch.is_autocast_enabled(device):
-        q, k, v = (x.to(torch.get_autocast_dtype(device)) for x in (q, k, v))
+    q, k, v = _autocast(q, k, v)
     _check(q, k, v, keep)
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     return _forward_op(q, k, v, keep, scale, impl)[0]
+
+
+def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    device = tensors[0].device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return tensors
+    lowered = (torch.float16, torch.bfloat16, torch.float32)
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(x.to(dtype) if x.dtype in lowered else x for x in tensors)
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, keep: Tensor) -> None:

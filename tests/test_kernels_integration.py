@@ -1,0 +1,214 @@
+"""Masked attention inside torch: its registration, compilation, autocast, DDP, and who serves."""
+
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from kernels import _backend, masked_attention, reference
+
+OPERATORS = torch.ops.sparse_vit_kernels
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _interpreter() -> None:
+    assert os.environ.get("TRITON_INTERPRET") == "1", (
+        "these tests run Triton kernels on the CPU: use `make test`, or set TRITON_INTERPRET=1 "
+        "before Python starts"
+    )
+
+
+def make(batch=2, heads=2, tokens=5, dim=16, dtype=torch.float32):
+    qkv = torch.randn(batch, tokens, 3, heads, dim, dtype=dtype)
+    keep = (torch.rand(batch, tokens) > 0.5).float()
+    keep[:, 0] = 1.0
+    return qkv.requires_grad_(), keep.requires_grad_()
+
+
+class Attention(nn.Module):
+    """The attention of a vision transformer, reduced to what matters here."""
+
+    def __init__(self, impl, dim=32, heads=2):
+        super().__init__()
+        self.impl, self.heads = impl, heads
+        self.qkv, self.norm = nn.Linear(dim, 3 * dim), nn.LayerNorm(dim // heads)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x, keep):
+        images, tokens, dim = x.shape
+        qkv = self.qkv(x).reshape(images, tokens, 3, self.heads, dim // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        o = masked_attention(self.norm(q), self.norm(k), v, keep, impl=self.impl)
+        return self.proj(o.transpose(1, 2).reshape(images, tokens, dim))
+
+
+def step(function, x, keep):
+    x, keep = x.detach().requires_grad_(), keep.detach().requires_grad_()
+    out = function(x, keep)
+    return out.detach(), *torch.autograd.grad(out.float().square().sum(), (x, keep))
+
+
+@pytest.mark.parametrize("impl", ["reference", "triton"])
+def test_opcheck_forward(impl):
+    qkv, keep = make()
+    q, k, v = qkv.detach().permute(2, 0, 3, 1, 4)
+    for mask in (keep, keep.detach(), keep.detach().bool()):
+        inputs = [x.detach().clone().requires_grad_() for x in (q, k, v)]
+        torch.library.opcheck(OPERATORS.masked_attention.default, (*inputs, mask, 0.25, impl))
+
+
+@pytest.mark.parametrize("impl", ["reference", "triton"])
+def test_opcheck_backward(impl):
+    qkv, keep = make()
+    q, k, v = (x.contiguous() for x in qkv.detach().permute(2, 0, 3, 1, 4))
+    o, lse = OPERATORS.masked_attention(q, k, v, keep.detach(), 0.25, impl)
+    arguments = (torch.randn_like(q), q, k, v, keep.detach(), o, lse, 0.25, impl)
+    torch.library.opcheck(OPERATORS.masked_attention_grad.default, arguments)
+
+
+def test_fake_has_the_strides_of_the_result():
+    qkv, keep = make()
+    real = masked_attention(*qkv.permute(2, 0, 3, 1, 4), keep)
+    meta = masked_attention(*qkv.to("meta").permute(2, 0, 3, 1, 4), keep.to("meta"))
+    assert (meta.shape, meta.stride(), meta.dtype) == (real.shape, real.stride(), real.dtype)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiles_without_graph_breaks(dynamic):
+    torch.compiler.reset()
+    model = Attention(None)
+    compiled = torch.compile(model, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    for tokens in (5, 9):
+        x, keep = torch.randn(2, tokens, 32), torch.ones(2, tokens)
+        keep[:, 2] = 0.0
+        for a, b in zip(step(model, x, keep), step(compiled, x, keep), strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def test_compiles_under_autocast():
+    torch.compiler.reset()
+    model = Attention(None)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    x, keep = torch.randn(2, 5, 32), torch.ones(2, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        pairs = zip(step(model, x, keep), step(compiled, x, keep), strict=True)
+        for a, b in pairs:
+            assert a.dtype == b.dtype
+            torch.testing.assert_close(a, b, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.slow
+def test_compiles_with_inductor():
+    torch.compiler.reset()
+    model = Attention(None)
+    compiled = torch.compile(model, fullgraph=True)
+    x, keep = torch.randn(2, 5, 32), torch.tensor([[1.0, 0, 1, 0, 1], [1, 1, 1, 0, 0]])
+    for a, b in zip(step(model, x, keep), step(compiled, x, keep), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("impl", ["reference", "triton"])
+def test_autocast_casts_as_torch_does_and_leaves_keep(impl):
+    qkv, keep = make()
+    q, k, v = qkv.detach().permute(2, 0, 3, 1, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        o = masked_attention(q, k, v.bfloat16(), keep, impl=impl)
+    assert o.dtype == torch.bfloat16
+    lowered = masked_attention(*(x.bfloat16() for x in (q, k, v)), keep, impl=impl)
+    assert torch.equal(o, lowered)
+    assert torch.autograd.grad(o.float().sum(), keep)[0].dtype == torch.float32
+
+
+def test_autocast_leaves_float64():
+    qkv, keep = make(dtype=torch.float64)
+    with torch.autocast("cpu", torch.bfloat16):
+        o = masked_attention(*qkv.permute(2, 0, 3, 1, 4), keep)
+    assert o.dtype == torch.float64
+
+
+def test_autocast_keeps_the_softmax_in_float32():
+    tokens = 65
+    q = torch.zeros(1, 1, tokens, 16)
+    q[..., 0] = 16.0
+    k = torch.zeros_like(q)
+    # Logits 256 and 257 are one bfloat16 step of two apart: a bfloat16 softmax could not tell them.
+    k[..., 0] = torch.where(torch.arange(tokens) % 2 == 0, 16.0, 16.0625)
+    v = (torch.arange(tokens) % 2).float()[None, None, :, None].expand_as(q).contiguous()
+    keep = torch.ones(1, tokens)
+    with torch.autocast("cpu", torch.bfloat16):
+        o = masked_attention(q, k, v, keep, scale=1.0)
+    exact = reference.masked_attention(
+        q.bfloat16().double(), k.bfloat16().double(), v.double(), keep, scale=1.0
+    )
+    torch.testing.assert_close(o.double(), exact, rtol=2**-8, atol=0.0)
+
+
+def test_ddp(tmp_path):
+    import torch.distributed as dist
+
+    dist.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1
+    )
+    try:
+        model = Attention(None)
+        x, keep = torch.randn(2, 5, 32), torch.ones(2, 5)
+        model(x, keep).square().sum().backward()
+        alone = [p.grad.clone() for p in model.parameters()]
+        model.zero_grad()
+        nn.parallel.DistributedDataParallel(model)(x, keep).square().sum().backward()
+        for p, grad in zip(model.parameters(), alone, strict=True):
+            torch.testing.assert_close(p.grad, grad)
+    finally:
+        dist.destroy_process_group()
+
+
+def test_the_default_is_reference_on_the_cpu():
+    q = torch.zeros(1, 1, 2, 4)
+    assert _backend.resolve_masked_attention(None, q, q, q) == "reference"
+    assert _backend.resolve_masked_attention("triton", q, q, q) == "triton"
+
+
+def test_an_implementation_that_cannot_serve_raises_with_every_reason(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET")
+    monkeypatch.setattr(_backend, "has_triton", lambda: False)
+    q, keep = torch.zeros(1, 1, 2, 160, dtype=torch.float64), torch.ones(1, 2)
+    with pytest.raises(RuntimeError) as error:
+        masked_attention(q, q, q, keep, impl="triton")
+    for reason in (
+        "triton is not installed",
+        "on cpu and TRITON_INTERPRET=1 is not set",
+        "dtype is torch.float64",
+        "head dimension is 160",
+        "impl='reference'",
+    ):
+        assert reason in str(error.value)
+    masked_attention(q, q, q, keep)
+
+
+def test_an_unknown_implementation_is_named():
+    q = torch.zeros(1, 1, 2, 4)
+    with pytest.raises(
+        ValueError, match="impl='cuda' does not exist; choose one of reference, triton"
+    ):
+        masked_attention(q, q, q, torch.ones(1, 2), impl="cuda")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"k": torch.zeros(2, 2, 5, 8)}, r"of one shape, got \(2, 2, 5, 16\), \(2, 2, 5, 8\)"),
+        ({"q": torch.zeros(2, 5, 16)}, r"must be \(B, H, N, D\)"),
+        ({"keep": torch.ones(2, 4)}, r"keep must be \(B, N\) = \(2, 5\)"),
+        ({"v": torch.zeros(2, 2, 5, 16).half()}, "share one floating dtype"),
+        (
+            {"keep": torch.ones(2, 5, dtype=torch.int64)},
+            "keep must be bool or floating, got torch.int64",
+        ),
+        ({"keep": torch.ones(2, 5, device="meta")}, "on one device"),
+    ],
+)
+def test_bad_arguments_are_named(change, message):
+    arguments = {name: torch.zeros(2, 2, 5, 16) for name in "qkv"} | {"keep": torch.ones(2, 5)}
+    with pytest.raises(ValueError, match=message):
+        masked_attention(**(arguments | change))
