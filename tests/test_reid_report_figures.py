@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from reid.errors import UserError
-from reid.evaluation import Features, evaluate
-from reid.report import overlay_sheet, ranked_list_sheet
-from reid.report.curves import cmc_chart, training_chart
+from reid.evaluation import Features, Interval, evaluate
+from reid.report import RowResult, overlay_sheet, ranked_list_sheet
+from reid.report.curves import cmc_chart, speed_chart, training_chart
 from reid.report.embedding import choose_identities, embed, embedding_chart
 from reid.report.overlays import Grid, whiten_dropped
 from reid.report.shares import patch_regions, read_regions, stage_shares
-from reid.report.style import STATUS_COLOURS
+from reid.report.style import ROW_COLOURS, STATUS_COLOURS
 
 
 def pixels(png):
@@ -184,6 +184,20 @@ def test_training_chart_needs_a_logged_step():
         training_chart({"dense": [], "hts": []})
     history = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": float("nan"), "kept_1": 0.7}]
     assert pixels(training_chart({"dense": history[:1], "hts": history})).std() > 5
+
+
+def test_speed_chart_shows_every_row_even_at_equal_speed(ranked):
+    ranking = ranked[0]
+    rows = [RowResult(str(index), str(index), [1], 50.0, 1.0, ranking) for index in range(5)]
+    intervals = {row.name: Interval(50.0, 45.0, 55.0) for row in rows}
+    picture = pixels(speed_chart(rows, intervals))
+    bars = []
+    for colour in ROW_COLOURS[:5]:
+        wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        tall = (np.abs(picture - wanted).max(axis=2) <= 4).sum(axis=0) >= 100
+        assert tall.any(), colour
+        bars.append(np.flatnonzero(tall).mean())
+    assert np.diff(bars).min() > 10
 
 
 def test_cmc_chart_takes_short_curves(ranked):

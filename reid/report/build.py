@@ -137,7 +137,7 @@ def _curves(sheet: _Page, run: DemoRun, intervals: dict[str, dict[str, Interval]
         "Accuracy and speed",
         speed_chart(run.rows, {name: scores["mAP"] for name, scores in intervals.items()}),
         "Each point is a row of the table; the bar is its 95% bootstrap interval. Further right "
-        "is faster, further up is better.",
+        "is faster, further up is better. Points of about the same speed stand side by side.",
     )
     sheet.show(
         "cmc",

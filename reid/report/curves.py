@@ -144,10 +144,10 @@ def speed_chart(rows: Sequence[RowResult], intervals: dict[str, Interval]) -> by
     with context():
         made = figure(8.4, 3.7, layout="constrained")
         axes = made.subplots()
-        for index, row in enumerate(rows):
+        for index, (row, shift) in enumerate(zip(rows, _side_by_side(rows), strict=True)):
             interval = intervals[row.name]
             axes.errorbar(
-                row.images_per_second,
+                row.images_per_second + shift,
                 interval.estimate,
                 yerr=[[interval.estimate - interval.low], [interval.high - interval.estimate]],
                 color=ROW_COLOURS[index % len(ROW_COLOURS)],
@@ -163,6 +163,19 @@ def speed_chart(rows: Sequence[RowResult], intervals: dict[str, Interval]) -> by
         axes.margins(x=0.08, y=0.12)
         made.legend(loc="outside right center")
         return to_png(made)
+
+
+def _side_by_side(rows: Sequence[RowResult]) -> list[float]:
+    """Return a horizontal shift for each row, so that bars at equal speeds do not overlap."""
+    shifts = []
+    step = 0.022 * max(row.images_per_second for row in rows)
+    for row in rows:
+        near = [
+            other for other in rows if abs(other.images_per_second - row.images_per_second) <= step
+        ]
+        place = next(index for index, other in enumerate(near) if other is row)
+        shifts.append(step * (place - (len(near) - 1) / 2))
+    return shifts
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ _STYLES: dict[str, Any] = {"right": "solid", "wrong": (0, (3, 1.6)), "junk": "so
 _SIGNS = {"right": "\u2713", "wrong": "\u2717", "junk": "junk"}
 _LEGEND = {
     "right": "right: same person, other camera",
-    "wrong": "wrong: another person",
+    "wrong": "wrong: another person or a distractor",
     "junk": "junk: same person and camera, or a bad box; takes no place",
 }
 

@@ -154,8 +154,10 @@ def _bars(axes: Any, label: str, stages: list[StageShare]) -> None:
         for x, low, size in zip(positions, bottom, height, strict=True):
             if size >= 6.0:
                 colour = "#1f2328" if region == "background" else PAPER
+                # the body's figure stands at the foot, clear of the dashed base rate
+                middle = min(size / 2, 4.5) if region == "body" else low + size / 2
                 axes.text(
-                    x, low + size / 2, f"{size:.0f}", ha="center", va="center", color=colour,
+                    x, middle, f"{size:.0f}", ha="center", va="center", color=colour,
                     fontsize=9,
                 )  # fmt: skip
         bottom += height
