@@ -7,6 +7,7 @@ from reid.data.attributes import MARKET_ATTRIBUTES
 from reid.data.mannequins import Spec, draw, render, render_many, training_specs
 from reid.data.mannequins.identity import identity
 from reid.data.mannequins.labels import ARMS, HEAD, LEGS, OCCLUDER, TORSO
+from reid.data.mannequins.sheet import contact_sheet
 from reid.errors import UserError
 
 SIZE = (64, 32)
@@ -140,3 +141,8 @@ def test_impossible_requests() -> None:
         render_many([])
     with pytest.raises(UserError, match="workers is 0"):
         render_many([Spec(0, 1, 1, 1)], workers=0)
+
+
+def test_contact_sheet_has_a_row_per_identity() -> None:
+    sheet = contact_sheet(2, cameras=2, image_size=SIZE)
+    assert sheet.shape == (2 * 64, 2 * 32 + 8 + 6 * 32, 3)
