@@ -1,9 +1,12 @@
 """Vision transformers that keep fewer tokens: train with masks, infer on the kept tokens only."""
 
 from sparse_vit._version import __version__
+from sparse_vit.backbones import LoadReport, load_backbone, load_pretrained_by_tag
+from sparse_vit.checkpoints import load_weights, read_metadata, save_weights
 from sparse_vit.decisions import Decision
 from sparse_vit.losses import ratio_loss
 from sparse_vit.model import SparseVisionTransformer, sparsify
+from sparse_vit.registry import create_sparse
 from sparse_vit.schedule import PruningSchedule
 from sparse_vit.selectors import (
     ClassAttention,
@@ -19,12 +22,19 @@ __all__ = [
     "Decision",
     "FixedDecisions",
     "KeepPredictor",
+    "LoadReport",
     "PruningSchedule",
     "RandomSelector",
     "SparseVisionTransformer",
     "StageInput",
     "TokenSelector",
     "__version__",
+    "create_sparse",
+    "load_backbone",
+    "load_pretrained_by_tag",
+    "load_weights",
     "ratio_loss",
+    "read_metadata",
+    "save_weights",
     "sparsify",
 ]
