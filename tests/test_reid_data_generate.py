@@ -164,8 +164,8 @@ def test_failing_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_killed_run_leaves_nothing_that_loads(tmp_path: Path) -> None:
     code = (
-        "from reid.data.mannequins import generate; import sys; "
-        "generate(sys.argv[1], size='demo', image_size=(64, 32))"
+        "from reid.data.mannequins import SizeSpec, generate; import sys; "
+        "generate(sys.argv[1], size=SizeSpec(2, 4, 200, 400, 8000, 0, 0), image_size=(64, 32))"
     )
     root = tmp_path / "set"
     process = subprocess.Popen([sys.executable, "-c", code, str(root)])
