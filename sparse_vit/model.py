@@ -212,7 +212,8 @@ class SparseVisionTransformer(VisionTransformer):
         return self.global_pool not in ("token", "")
 
     def _pool_kept(self, x: Tensor, keep: Tensor) -> Tensor:
-        if not self.pool_include_prefix:
+        # Earlier timm has no such option and gives all tokens to an attention pooling.
+        if not getattr(self, "pool_include_prefix", self.attn_pool is not None):
             x, keep = x[:, self.num_prefix_tokens :], keep[:, self.num_prefix_tokens :]
         if self.attn_pool is not None:
             return masked_attention_pool(self.attn_pool, x, keep)
@@ -361,6 +362,13 @@ class SparseVisionTransformer(VisionTransformer):
             )
         grid = self._grid_size(x)
         tokens = self.norm_pre(self._pos_embed(self.patch_embed(x)))
+        expected = self.num_prefix_tokens + grid[0] * grid[1]
+        if tokens.shape[1] != expected:
+            raise ValueError(
+                f"the embedding gives {tokens.shape[1]} tokens, expected {expected} "
+                f"({self.num_prefix_tokens} prefix tokens and a grid of {grid[0]}x{grid[1]}); "
+                "sparsify needs one token per patch"
+            )
         blocks = self.blocks if last_block is None else self.blocks[: last_block + 1]
         encode = encode_masked if self.training else encode_compacted
         encoding = encode(self, blocks, tokens, grid, keys, collect, taps)
@@ -385,19 +393,18 @@ class SparseVisionTransformer(VisionTransformer):
     def _grid_size(self, x: Tensor) -> tuple[int, int]:
         """Checks the image size and returns the grid of patches (rows, columns)."""
         embed = self.patch_embed
-        size, patch = tuple(x.shape[-2:]), tuple(embed.patch_size)
+        size = tuple(x.shape[-2:])
         if x.ndim != 4:
             raise ValueError(f"images have shape {tuple(x.shape)}; expected (B, 3, H, W)")
-        if embed.strict_img_size and size != tuple(embed.img_size):
+        if getattr(embed, "strict_img_size", True) and size != tuple(embed.img_size):
             raise ValueError(
                 f"images are {size[0]}x{size[1]} but the model takes {embed.img_size[0]}x"
                 f"{embed.img_size[1]}; resize them, call model.set_input_size(img_size={size}), or "
                 "build the timm model with dynamic_img_size=True"
             )
-        if embed.dynamic_img_pad:
-            return -(-size[0] // patch[0]), -(-size[1] // patch[1])
-        _check_divisible(size, patch)
-        return size[0] // patch[0], size[1] // patch[1]
+        _check_divisible(embed, size)
+        rows, columns = embed.dynamic_feat_size(size)
+        return rows, columns
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters without weight decay: timm's and the reweighting scale."""
@@ -432,15 +439,15 @@ def _check_model(model: VisionTransformer) -> None:
             f"{model.patch_drop.prob}), which loses their places; build it with patch_drop_rate=0"
         )
     check_attention_pool(model.attn_pool)
-    embed = model.patch_embed
-    if embed.img_size is not None and not embed.dynamic_img_pad:
-        _check_divisible(tuple(embed.img_size), tuple(embed.patch_size))
+    if model.patch_embed.img_size is not None:
+        _check_divisible(model.patch_embed, tuple(model.patch_embed.img_size))
 
 
-def _check_divisible(size: tuple[int, ...], patch: tuple[int, ...]) -> None:
-    if size[0] % patch[0] or size[1] % patch[1]:
+def _check_divisible(embed: Any, size: tuple[int, ...]) -> None:
+    patch = embed.feat_ratio(as_scalar=False)
+    if not getattr(embed, "dynamic_img_pad", False) and (size[0] % patch[0] or size[1] % patch[1]):
+        near = [max(1, length // side) * side for length, side in zip(size, patch, strict=True)]
         raise ValueError(
             f"image size {size[0]}x{size[1]} is not divisible by the patch size {patch[0]}x"
-            f"{patch[1]}; use e.g. {max(1, size[0] // patch[0]) * patch[0]}x"
-            f"{max(1, size[1] // patch[1]) * patch[1]}"
+            f"{patch[1]}; use e.g. {near[0]}x{near[1]}"
         )
