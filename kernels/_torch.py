@@ -49,13 +49,12 @@ def masked_attention_forward(
     dropped = ~keep[:, None, :, None]
     # The fused operator reads rows as if their elements were adjacent.
     queries, keys, values = (unit_stride(x.to(dtype)) for x in (q, k, v))
-    # Finite, because a tile of nothing but -inf gives NaN in some versions of the fused operator.
+    # Finite, so that a tile or an image without any kept key gives no NaN; a logit vanishes in it.
     hidden = torch.finfo(dtype).min / 2
     bias = hidden * dropped.transpose(-2, -1).to(dtype)
     mixed, lse = attend(
         queries, keys.masked_fill(dropped, 0.0), values.masked_fill(dropped, 0.0), bias, scale
     )
-    lse = lse.masked_fill(~keep.any(1)[:, None, None], hidden)
     own = (queries * keys).sum(-1).mul_(scale)
     total = torch.where(dropped[..., 0], torch.logaddexp(lse, own), lse)
     merged = mixed * (lse - total).exp_().unsqueeze(-1) + values * (own - total).exp_().unsqueeze(
@@ -63,7 +62,7 @@ def masked_attention_forward(
     )
     o = q.new_empty(q.transpose(1, 2).shape).transpose(1, 2)
     o.copy_(torch.where(dropped, merged, mixed))
-    return o, total
+    return o, total.contiguous()
 
 
 def _fused_rows(

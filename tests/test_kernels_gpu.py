@@ -107,9 +107,9 @@ def test_compiles_without_graph_breaks():
 
 def test_offsets_beyond_32_bits():
     base = torch.empty(2**31 + 4096, dtype=torch.float16, device="cuda")
-    q = base.as_strided((2, 1, 33, 64), (2**31, 64 * 33, 64, 1))
-    q.copy_(torch.randn(2, 1, 33, 64))
-    keep = torch.ones(2, 33, device="cuda")
+    q = base.as_strided((3, 1, 33, 64), (2**30, 64 * 33, 64, 1))
+    q.copy_(torch.randn(3, 1, 33, 64))
+    keep = torch.ones(3, 33, device="cuda")
     keep[:, 5] = 0.0
     near = q.clone(memory_format=torch.contiguous_format)
     distant = masked_attention(q, q, q, keep, impl="triton")

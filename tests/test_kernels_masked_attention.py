@@ -294,13 +294,13 @@ def test_empty(impl, empty):
 
 
 def test_offsets_beyond_32_bits():
-    # Two images 2**31 elements apart in memory that is reserved but otherwise never touched.
-    far = 2**31
-    base = torch.empty(far + 1024, dtype=torch.float16)
-    q = base.as_strided((2, 1, 3, 16), (far, 48, 16, 1))
-    q.copy_(torch.randn(2, 1, 3, 16))
-    keep = torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
-    grad = torch.randn(2, 1, 3, 16).half()
+    # Three images 2**30 elements apart in memory that is reserved but otherwise never touched.
+    far = 2**30
+    base = torch.empty(2 * far + 1024, dtype=torch.float16)
+    q = base.as_strided((3, 1, 3, 16), (far, 48, 16, 1))
+    q.copy_(torch.randn(3, 1, 3, 16))
+    keep = torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    grad = torch.randn(3, 1, 3, 16).half()
     distant = run(masked_attention, (q, q, q, keep), grad, impl="triton")
     near = q.clone(memory_format=torch.contiguous_format)
     close = run(masked_attention, (near, near, near, keep), grad, impl="triton")
