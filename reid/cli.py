@@ -22,7 +22,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 on success, 2 on bad input, 130 when interrupted.
     """
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    # section.key=value may stand anywhere, also between options
+    foreign = [word for word in rest if word.startswith("-") or "=" not in word]
+    if foreign or (rest and not hasattr(arguments, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(foreign or rest)}")
+    if rest:
+        arguments.overrides = [*arguments.overrides, *rest]
     try:
         code = arguments.run(arguments)
     except UserError as error:
@@ -71,10 +78,15 @@ def _verb(verbs: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser
 
 
 def _dataset_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    parser.add_argument("--data", required=required, metavar="NAME", help="data set, such as "
-                        "market1501 or occluded-mannequins")
-    parser.add_argument("--root", metavar="PATH", help="its folder; generated sets default to "
-                        "data/NAME")
+    parser.add_argument(
+        "--data",
+        required=required,
+        metavar="NAME",
+        help="data set, such as market1501 or occluded-mannequins",
+    )
+    parser.add_argument(
+        "--root", metavar="PATH", help="its folder; generated sets default to data/NAME"
+    )
 
 
 def _data(verbs: Any) -> None:
@@ -87,16 +99,21 @@ def _data(verbs: Any) -> None:
     generate.add_argument("--root", metavar="PATH", help="folder to write; default data/NAME")
     generate.add_argument("--size", default="demo", help="tiny, demo or market")
     generate.add_argument("--seed", type=int, default=0)
-    generate.add_argument("--image-size", type=int, nargs=2, default=(256, 128),
-                          metavar=("H", "W"), help="pixels")
+    generate.add_argument(
+        "--image-size", type=int, nargs=2, default=(256, 128), metavar=("H", "W"), help="pixels"
+    )
     generate.add_argument("--workers", type=int, default=2, help="processes")
 
     check = _verb(actions, "check", _run_check, "count images, identities and cameras; find damage")
     check.add_argument("name")
     check.add_argument("--root", metavar="PATH", help="its folder; default data/NAME")
 
-    report = _verb(actions, "report", _run_data_report,
-                   "print how hard a generated set is: chance, colour histogram, untrained network")
+    report = _verb(
+        actions,
+        "report",
+        _run_data_report,
+        "print how hard a generated set is: chance, colour histogram, untrained network",
+    )
     report.add_argument("name")
     report.add_argument("--root", metavar="PATH", help="its folder; default data/NAME")
 
@@ -113,8 +130,13 @@ def _evaluate(verbs: Any) -> None:
     parser = _verb(verbs, "evaluate", _run_evaluate, "print CMC and mAP of a model or of features")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--checkpoint", type=Path, metavar="FILE", help="model.safetensors")
-    source.add_argument("--features", type=Path, nargs=2, metavar=("QUERY", "GALLERY"),
-                        help=".npz files with features, pids and camids")
+    source.add_argument(
+        "--features",
+        type=Path,
+        nargs=2,
+        metavar=("QUERY", "GALLERY"),
+        help=".npz files with features, pids and camids",
+    )
     _dataset_arguments(parser, required=False)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores there")
 
@@ -124,14 +146,16 @@ def _extract(verbs: Any) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE")
     _dataset_arguments(parser, required=False)
     parser.add_argument("--split", choices=("train", "query", "gallery"), default="query")
-    parser.add_argument("--images", type=Path, metavar="FOLDER",
-                        help="a folder of images instead of a data set")
+    parser.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="a folder of images instead of a data set"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
 
 
 def _visualize(verbs: Any) -> None:
-    parser = _verb(verbs, "visualize", _run_visualize,
-                   "draw kept tokens and ranked lists of a trained model")
+    parser = _verb(
+        verbs, "visualize", _run_visualize, "draw kept tokens and ranked lists of a trained model"
+    )
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE")
     _dataset_arguments(parser)
     parser.add_argument("--count", type=int, default=8, help="queries to draw")
@@ -144,18 +168,24 @@ def _reproduce(verbs: Any) -> None:
     _dataset_arguments(parser)
     parser.add_argument("--size", default="demo", help="of a generated set: tiny, demo or market")
     parser.add_argument("--epochs", type=int, help="the same for every row; default 200")
-    parser.add_argument("--init", default="pretrained", help="pretrained, scratch (with its own "
-                        "AdamW recipe), mini (the small backbone that ships), or a file")
+    parser.add_argument(
+        "--init",
+        default="pretrained",
+        help="pretrained, scratch (with its own "
+        "AdamW recipe), mini (the small backbone that ships), or a file",
+    )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default runs/TABLE-NAME")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
 
 
 def _demo(verbs: Any) -> None:
-    parser = _verb(verbs, "demo", _run_demo,
-                   "generate data, train the rows of Table IV, write a report")
+    parser = _verb(
+        verbs, "demo", _run_demo, "generate data, train the rows of Table IV, write a report"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="FOLDER")
-    parser.add_argument("--quick", action="store_true",
-                        help="a smoke run on tiny data; its scores mean nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke run on tiny data; its scores mean nothing"
+    )
 
 
 def _root(name: str, root: str | None) -> str:
@@ -172,11 +202,16 @@ def _run_generate(arguments: argparse.Namespace) -> None:
     from reid.data import GENERATED, mannequins
 
     if arguments.name not in GENERATED:
-        raise UserError(f"{arguments.name!r} is not generated; choose one of "
-                        f"{', '.join(GENERATED)}")
+        raise UserError(
+            f"{arguments.name!r} is not generated; choose one of {', '.join(GENERATED)}"
+        )
     root = mannequins.generate(
-        _root(arguments.name, arguments.root), protocol=arguments.name, size=arguments.size,
-        seed=arguments.seed, image_size=tuple(arguments.image_size), workers=arguments.workers,
+        _root(arguments.name, arguments.root),
+        protocol=arguments.name,
+        size=arguments.size,
+        seed=arguments.seed,
+        image_size=tuple(arguments.image_size),
+        workers=arguments.workers,
     )
     print(f"wrote {root}")
 
@@ -269,8 +304,14 @@ def _run_reproduce(arguments: argparse.Namespace) -> None:
     name = arguments.data
     out = arguments.out or Path("runs") / f"{arguments.table}-{name}"
     text = reproduce(
-        arguments.table, data=name, root=_root(name, arguments.root), size=arguments.size,
-        epochs=arguments.epochs, init=arguments.init, out=out, overrides=arguments.overrides,
+        arguments.table,
+        data=name,
+        root=_root(name, arguments.root),
+        size=arguments.size,
+        epochs=arguments.epochs,
+        init=arguments.init,
+        out=out,
+        overrides=arguments.overrides,
     )
     print(text)
 

@@ -42,8 +42,9 @@ class ModelConfig:
 
     Attributes:
         backbone: timm name of a VisionTransformer, or "mini" (12 blocks, width 128, patch 8).
-        init: "pretrained" (timm weights of `backbone`), "scratch", "mini" (the small backbone
-            that ships with the package), or the path of a .safetensors or .pth file.
+        init: "pretrained" (timm weights of `backbone`), "timm:TAG" (of another timm model of the
+            same shape), "scratch", "mini" (the small backbone that ships with the package), or
+            the path of a .safetensors or .pth file.
         drop_path: Stochastic depth rate of the last block.
         sparse: Whether tokens are dropped; False gives the dense backbone.
         stages: Blocks in front of which tokens are dropped, counted from 0.
@@ -53,8 +54,8 @@ class ModelConfig:
         neck_feature: Feature used for retrieval: "before" or "after" BNNeck.
     """
 
-    backbone: str = "deit_small_distilled_patch16_224"
-    init: str = "pretrained"
+    backbone: str = "deit_small_patch16_224"
+    init: str = "timm:deit_small_distilled_patch16_224"
     drop_path: float = 0.1
     sparse: bool = True
     stages: tuple[int, ...] = (3, 6, 9)
@@ -302,8 +303,10 @@ def _recipe_path(recipe: str | Path) -> Path:
     path = Path(recipe)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
-            raise UserError(f"recipe {str(path)!r} does not exist; give a YAML file or one of "
-                            f"{', '.join(recipe_names())}")
+            raise UserError(
+                f"recipe {str(path)!r} does not exist; give a YAML file or one of "
+                f"{', '.join(recipe_names())}"
+            )
         return path
     known = recipe_names()
     if str(recipe) not in known:
@@ -388,8 +391,10 @@ def _check_ranges(config: RunConfig) -> None:
     ratios = config.model.keep_ratio
     for ratio in ratios if isinstance(ratios, tuple) else (ratios,):
         if not 0 < ratio <= 1:
-            raise UserError(f"model.keep_ratio={ratio} is outside (0, 1]; 0.7 keeps 70 % of the "
-                            "patches at the first stage")
+            raise UserError(
+                f"model.keep_ratio={ratio} is outside (0, 1]; 0.7 keeps 70 % of the "
+                "patches at the first stage"
+            )
     if min(config.data.image_size) < 1:
         raise UserError(f"data.image_size={config.data.image_size} must be two positive numbers")
     positive = {

@@ -90,9 +90,7 @@ def _results(
         "rows": rows,
         "baselines": {name: scores(simple[name]) for name in BASELINES},
         "differences": {
-            name: {
-                score: dataclasses.asdict(interval) for score, interval in intervals.items()
-            }
+            name: {score: dataclasses.asdict(interval) for score, interval in intervals.items()}
             for name, intervals in _differences(outcomes).items()
         },
     }
@@ -157,8 +155,12 @@ def _report_input(
         "throughput": "median of interleaved forwards, batch of 32, this machine",
         "minutes, all in all": round(results["minutes"], 1),
     }
-    versions = {**results["versions"], "git revision": results["git_revision"],
-                "device": results["device"], "date": results["date"]}
+    versions = {
+        **results["versions"],
+        "git revision": results["git_revision"],
+        "device": results["device"],
+        "date": results["date"],
+    }
     return DemoRun(
         rows=rows,
         baselines=simple,

@@ -117,14 +117,18 @@ def _start_folder(out: Path, config: RunConfig, resume: bool) -> None:
     from reid.errors import UserError
 
     if not resume and any((out / name).exists() for name in (CHECKPOINT, MODEL)):
-        raise UserError(f"{out} already holds a run; continue it with --resume, or choose another "
-                        "folder with --out")
+        raise UserError(
+            f"{out} already holds a run; continue it with --resume, or choose another "
+            "folder with --out"
+        )
     written = out / "config.json"
     if resume and written.is_file():
         changed = _changed_keys(json.loads(written.read_text(encoding="utf-8")), to_dict(config))
         if changed:
-            raise UserError(f"{out} holds a run with another {', '.join(changed)}; resume with the "
-                            "same configuration, or choose another folder with --out")
+            raise UserError(
+                f"{out} holds a run with another {', '.join(changed)}; resume with the "
+                "same configuration, or choose another folder with --out"
+            )
     distributed.barrier()
     if distributed.is_main():
         write_atomic(written, json.dumps(to_dict(config), indent=2).encode())
@@ -156,7 +160,11 @@ def extract_features(
     from reid.models.embedder import preprocess_of
 
     return extract(
-        model, records, preprocess_of(config.data), images=images, batch_size=batch_size,
+        model,
+        records,
+        preprocess_of(config.data),
+        images=images,
+        batch_size=batch_size,
         label=label,
     )
 

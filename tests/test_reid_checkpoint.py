@@ -28,7 +28,9 @@ def test_round_trip_of_tensors_metadata_and_optimizer_state(tmp_path) -> None:
     assert metadata["step"] == 1
     for parameter in model.parameters():
         for slot, value in optimizer.state[parameter].items():
-            assert torch.equal(torch.as_tensor(value), torch.as_tensor(again.state[parameter][slot]))
+            assert torch.equal(
+                torch.as_tensor(value), torch.as_tensor(again.state[parameter][slot])
+            )
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])

@@ -1,5 +1,6 @@
 """The learning rate against its definition, and the parameter groups."""
 
+import itertools
 import math
 
 import pytest
@@ -16,8 +17,8 @@ def test_warm_up_then_cosine_to_the_floor() -> None:
     assert rates[0] == pytest.approx(0.005)
     assert rates[10] == pytest.approx(0.5)
     assert rates[100] == pytest.approx(0.001)
-    assert all(a < b for a, b in zip(rates[:10], rates[1:11], strict=True))
-    assert all(a > b for a, b in zip(rates[10:100], rates[11:], strict=True))
+    assert all(a < b for a, b in itertools.pairwise(rates[:11]))
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
     half = 0.5 * (0.002 + (1 - 0.002) * 0.5 * (1 + math.cos(math.pi / 2)))
     assert rates[55] == pytest.approx(half)
 

@@ -49,8 +49,16 @@ def test_a_run_leaves_model_log_configuration_and_scores(tiny_overrides, tmp_pat
 def test_training_reduces_the_loss_of_a_batch_seen_again(tiny_overrides, tmp_path) -> None:
     config = load_config(
         "demo",
-        [*tiny_overrides, *HTS, "train.max_steps=12", "optim.lr=1e-3", "augment.erasing=0",
-         "augment.random_patch=0", "augment.flip=0", "augment.pad=0"],
+        [
+            *tiny_overrides,
+            *HTS,
+            "train.max_steps=12",
+            "optim.lr=1e-3",
+            "augment.erasing=0",
+            "augment.random_patch=0",
+            "augment.flip=0",
+            "augment.pad=0",
+        ],
     )
     history = train(config, tmp_path / "run", evaluate_after=False).history
     assert history[-1]["classification"] < history[0]["classification"]
@@ -60,15 +68,22 @@ def test_kill_in_the_middle_of_an_epoch_and_resume_is_bitwise_exact(
     tiny_overrides, tmp_path
 ) -> None:
     overrides = [
-        *tiny_overrides, *HTS, "train.max_steps=8", "train.checkpoint_every=2",
-        "model.drop_path=0.2", "data.seed=0", "augment.views=[clean, occluded]",
+        *tiny_overrides,
+        *HTS,
+        "train.max_steps=8",
+        "train.checkpoint_every=2",
+        "model.drop_path=0.2",
+        "data.seed=0",
+        "augment.views=[clean, occluded]",
     ]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train(load_config("demo", overrides), whole, evaluate_after=False)
 
     process = subprocess.Popen(
-        [sys.executable, *command(overrides, cut)], env=environment(),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        [sys.executable, *command(overrides, cut)],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     log = cut / "log.jsonl"
     deadline = time.monotonic() + 240
@@ -93,17 +108,32 @@ def test_kill_in_the_middle_of_an_epoch_and_resume_is_bitwise_exact(
 
 def test_two_processes_equal_one(tiny_overrides, tmp_path) -> None:
     overrides = [
-        *tiny_overrides, *HTS, "train.max_steps=3", "optim.name=sgd", "optim.lr=0.01",
-        "optim.clip_norm=0", "model.drop_path=0.2", "augment.views=[clean, occluded]",
+        *tiny_overrides,
+        *HTS,
+        "train.max_steps=3",
+        "optim.name=sgd",
+        "optim.lr=0.01",
+        "optim.clip_norm=0",
+        "model.drop_path=0.2",
+        "augment.views=[clean, occluded]",
     ]
     one, two = tmp_path / "one", tmp_path / "two"
     config = load_config("demo", overrides)
     single = train(config, one)
     start = train_zero_steps(overrides, tmp_path / "start")
     subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-         *command(overrides, two)],
-        env=environment(), check=True, timeout=300, capture_output=True,
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node=2",
+            *command(overrides, two),
+        ],
+        env=environment(),
+        check=True,
+        timeout=300,
+        capture_output=True,
     )
     rows = [json.loads(line) for line in (two / "log.jsonl").read_text().splitlines()]
     for mine, other in zip(single.history, rows, strict=True):
@@ -154,17 +184,16 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
 
 
 def test_gradient_accumulation_takes_one_step_per_group(tiny_overrides, tmp_path) -> None:
-    config = load_config(
-        "demo", [*tiny_overrides, *HTS, "train.accumulate=2", "train.max_steps=2"]
-    )
+    config = load_config("demo", [*tiny_overrides, *HTS, "train.accumulate=2", "train.max_steps=2"])
     history = train(config, tmp_path / "run", evaluate_after=False).history
     assert [row["step"] for row in history] == [1, 2]
 
 
 def test_resume_with_another_configuration_is_refused(tiny_overrides, tmp_path) -> None:
     out = tmp_path / "run"
-    train(load_config("demo", [*tiny_overrides, *HTS, "train.max_steps=1"]), out,
-          evaluate_after=False)
+    train(
+        load_config("demo", [*tiny_overrides, *HTS, "train.max_steps=1"]), out, evaluate_after=False
+    )
     changed = load_config("demo", [*tiny_overrides, *HTS, "train.max_steps=1", "optim.lr=1e-5"])
     with pytest.raises(UserError, match=r"optim\.lr"):
         train(changed, out, resume=True)
@@ -174,8 +203,9 @@ def test_the_teacher_stays_frozen_and_in_evaluation_mode(tiny_overrides, tmp_pat
     from reid.data import load
     from reid.methods import sureid
 
-    dense = load_config("demo", [*tiny_overrides, "method=supervised", "model.sparse=false",
-                                 "train.max_steps=1"])
+    dense = load_config(
+        "demo", [*tiny_overrides, "method=supervised", "model.sparse=false", "train.max_steps=1"]
+    )
     train(dense, tmp_path / "teacher", evaluate_after=False)
     path = tmp_path / "teacher" / "model.safetensors"
     config = load_config("demo", [*tiny_overrides, f"teacher={path}", "loss.align=ts_linear"])
@@ -199,8 +229,16 @@ def test_distillation_without_or_with_a_foreign_teacher_is_refused(
 ) -> None:
     with pytest.raises(UserError, match="needs a teacher"):
         train(load_config("demo", tiny_overrides), tmp_path / "a")
-    dense = load_config("demo", [*tiny_overrides, "method=supervised", "model.sparse=false",
-                                 "train.max_steps=1", "data.image_size=[32, 32]"])
+    dense = load_config(
+        "demo",
+        [
+            *tiny_overrides,
+            "method=supervised",
+            "model.sparse=false",
+            "train.max_steps=1",
+            "data.image_size=[32, 32]",
+        ],
+    )
     train(dense, tmp_path / "teacher", evaluate_after=False)
     path = tmp_path / "teacher" / "model.safetensors"
     with pytest.raises(UserError, match=r"expects \(32, 32\)"):

@@ -1,5 +1,6 @@
 """Data sets by name: generated ones are written on demand, others are read as they are found."""
 
+import os
 from pathlib import Path
 
 from reid.config import DataConfig
@@ -20,8 +21,12 @@ def prepare(config: DataConfig) -> None:
         from reid.data import mannequins
 
         mannequins.generate(
-            config.root, protocol=config.name, size=config.size, seed=config.seed,
+            config.root,
+            protocol=config.name,
+            size=config.size,
+            seed=config.seed,
             image_size=config.image_size,
+            workers=os.cpu_count() or 1,
         )
 
 

@@ -44,8 +44,9 @@ def decode(path: str, image_size: tuple[int, int], interpolation: str = "bicubic
     except UserError:
         raise
     except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as an image ({error}); delete it or copy it "
-                        "again") from error
+        raise UserError(
+            f"{path} cannot be read as an image ({error}); delete it or copy it again"
+        ) from error
 
 
 def load_images(

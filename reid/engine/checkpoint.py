@@ -36,8 +36,10 @@ def write_atomic(path: Path, payload: bytes) -> None:
             raise
     except OSError as error:
         kept = "; the previous file is unchanged" if path.exists() else ""
-        raise UserError(f"cannot write {path} ({error.strerror or error}){kept}; free some space "
-                        "or choose another folder with --out") from error
+        raise UserError(
+            f"cannot write {path} ({error.strerror or error}){kept}; free some space "
+            "or choose another folder with --out"
+        ) from error
 
 
 def save(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
@@ -76,15 +78,19 @@ def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"checkpoint {str(path)!r} does not exist")
     if path.suffix != ".safetensors":
-        raise UserError(f"checkpoint {str(path)!r} is not a .safetensors file; convert it first: "
-                        "pickled files can run code and are not read")
+        raise UserError(
+            f"checkpoint {str(path)!r} is not a .safetensors file; convert it first: "
+            "pickled files can run code and are not read"
+        )
     try:
         with safe_open(str(path), framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise UserError(f"checkpoint {str(path)!r} cannot be read ({error}); it is damaged or not "
-                        "a safetensors file") from error
+        raise UserError(
+            f"checkpoint {str(path)!r} cannot be read ({error}); it is damaged or not "
+            "a safetensors file"
+        ) from error
     metadata = {}
     for key, value in header.items():
         try:
@@ -153,11 +159,15 @@ def load_strict(module: torch.nn.Module, tensors: dict[str, Tensor], source: str
     problems = [
         f"{title}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
         for title, names in (
-            ("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", shapes),
         )
         if names
     ]
     if problems:
-        raise UserError(f"{source} belongs to another architecture ({'; '.join(problems)}); "
-                        "use the configuration it was trained with")
+        raise UserError(
+            f"{source} belongs to another architecture ({'; '.join(problems)}); "
+            "use the configuration it was trained with"
+        )
     module.load_state_dict(tensors)

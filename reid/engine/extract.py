@@ -111,8 +111,12 @@ def _run(
     out = torch.zeros(length, model.num_features, device=device)
     kept: dict[int, list[Tensor]] = {}
     bar: Any = require("tqdm").tqdm(
-        total=stop - start, desc=label, unit="img", disable=not (progress and is_main()),
-        mininterval=1.0, dynamic_ncols=True,
+        total=stop - start,
+        desc=label,
+        unit="img",
+        disable=not (progress and is_main()),
+        mininterval=1.0,
+        dynamic_ncols=True,
     )
     done = 0
     for pixels in _batches(records, preprocess, images, start, stop, batch_size):

@@ -33,6 +33,7 @@ def git_revision() -> str:
     """Return the revision of the source tree, marked when it has changes; or "unknown"."""
     here = Path(__file__).parent
     try:
+
         def git(*words: str) -> str:
             return subprocess.run(
                 ["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10

@@ -91,8 +91,13 @@ def fit(
             return history
     writer = _LogWriter(out, history) if distributed.is_main() else None
     bar = tqdm.tqdm(
-        total=total, initial=step, desc=label, unit="step", disable=not distributed.is_main(),
-        mininterval=1.0, dynamic_ncols=True,
+        total=total,
+        initial=step,
+        desc=label,
+        unit="step",
+        disable=not distributed.is_main(),
+        mininterval=1.0,
+        dynamic_ncols=True,
     )
     module.train()
     sums: dict[str, float] = {}
@@ -103,7 +108,9 @@ def fit(
             group["lr"] = rate * group["lr_scale"]
         # modules that draw from torch's own generator repeat their draws after a resume
         torch.manual_seed((settings.seed << 32) + step * 1009 + distributed.rank())
-        parts = _step(module, optimizer, task, step, steps_per_epoch, settings, optim, accelerator, out)
+        parts = _step(
+            module, optimizer, task, step, steps_per_epoch, settings, optim, accelerator, out
+        )
         step += 1
         counted += 1
         for name, value in parts.items():
@@ -167,7 +174,9 @@ def _diverged(out: Path, batch: dict[str, Any], step: int, parts: dict[str, floa
         values = value if isinstance(value, (list, tuple)) else [value]
         tensors |= {f"{name}.{i}": v for i, v in enumerate(values) if isinstance(v, Tensor)}
     if distributed.is_main():
-        checkpoint.save(saved, tensors, {"step": step, "parts": {k: str(v) for k, v in parts.items()}})
+        checkpoint.save(
+            saved, tensors, {"step": step, "parts": {k: str(v) for k, v in parts.items()}}
+        )
     bad = ", ".join(name for name, value in parts.items() if not math.isfinite(value)) or "total"
     raise UserError(
         f"the loss is not finite at step {step} (parts: {bad}); training stopped, the last "
@@ -211,8 +220,10 @@ def _restore(
     expected = json.loads(json.dumps(metadata))
     different = [key for key in expected if stored.get(key) != expected[key]]
     if different:
-        raise UserError(f"{path} was written by a run with another {', '.join(different)}; resume "
-                        "with the same configuration, or choose another folder with --out")
+        raise UserError(
+            f"{path} was written by a run with another {', '.join(different)}; resume "
+            "with the same configuration, or choose another folder with --out"
+        )
     weights = {k.removeprefix("task."): t for k, t in tensors.items() if k.startswith("task.")}
     module = accelerator.unwrap_model(task.module)
     frozen = {k: t for k, t in module.state_dict().items() if k.startswith("teacher.")}

@@ -54,7 +54,10 @@ class PersonBatches:
         bank = OccluderBank.from_folder(occluders) if occluders else OccluderBank.default()
         self.augmenters = [
             Augmenter(
-                view, config.augment, image_size=config.data.image_size, bank=bank,
+                view,
+                config.augment,
+                image_size=config.data.image_size,
+                bank=bank,
                 donors=self.images,
             )
             for view in config.augment.views

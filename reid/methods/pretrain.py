@@ -45,7 +45,12 @@ class Pretrain(nn.Module):
         self.neck = BNNeck(width, identities)
 
     def forward(
-        self, images: Tensor, parts: Tensor, attributes: Tensor, labels: Tensor, keys: Tensor,
+        self,
+        images: Tensor,
+        parts: Tensor,
+        attributes: Tensor,
+        labels: Tensor,
+        keys: Tensor,
         keep: float,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and its parts.
@@ -77,7 +82,9 @@ class Pretrain(nn.Module):
         named = F.cross_entropy(self.neck(feature), labels, label_smoothing=0.1)
         loss = 4.0 * dressed + placed + 0.5 * named
         return loss, {
-            "attributes": dressed.detach(), "parts": placed.detach(), "identity": named.detach()
+            "attributes": dressed.detach(),
+            "parts": placed.detach(),
+            "identity": named.detach(),
         }
 
 
@@ -93,7 +100,11 @@ class PretrainTask:
     """
 
     def __init__(
-        self, module: Pretrain, figures: dict[str, Tensor], settings: TrainConfig, total: int,
+        self,
+        module: Pretrain,
+        figures: dict[str, Tensor],
+        settings: TrainConfig,
+        total: int,
         patch: int,
     ) -> None:
         self.module = module
@@ -172,7 +183,9 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="file of the backbone")
-    parser.add_argument("--work", type=Path, default=Path("runs/pretrain"), help="folder of the run")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/pretrain"), help="folder of the run"
+    )
     parser.add_argument("--identities", type=int, default=1200)
     parser.add_argument("--frames", type=int, default=14, help="images of each identity")
     parser.add_argument("--steps", type=int, default=3200)
@@ -186,7 +199,11 @@ def main() -> None:
         max_steps=arguments.steps, seed=arguments.seed, log_every=50, checkpoint_every=500
     )
     optim = OptimConfig(
-        name="adamw", lr=arguments.lr, weight_decay=0.05, bias_lr_factor=1.0, warmup=0.05,
+        name="adamw",
+        lr=arguments.lr,
+        weight_decay=0.05,
+        bias_lr_factor=1.0,
+        warmup=0.05,
         clip_norm=1.0,
     )
     torch.manual_seed(settings.seed)
@@ -197,9 +214,14 @@ def main() -> None:
     task = PretrainTask(module, figures, settings, arguments.steps, patch=8)
     accelerator = make_accelerator(settings)
     fit(
-        task, optim, settings, arguments.work, accelerator=accelerator,
+        task,
+        optim,
+        settings,
+        arguments.work,
+        accelerator=accelerator,
         metadata={"identities": arguments.identities, "frames": arguments.frames},
-        resume=arguments.resume, label="pretrain",
+        resume=arguments.resume,
+        label="pretrain",
     )
     if distributed.is_main():
         arguments.out.parent.mkdir(parents=True, exist_ok=True)

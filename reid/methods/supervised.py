@@ -64,9 +64,7 @@ class Supervised(nn.Module):
             The sum, the logits (B, identities) and the named parts.
         """
         logits = self.model.logits(feature)
-        classification = losses.cross_entropy(
-            logits, labels, smoothing=self.config.label_smoothing
-        )
+        classification = losses.cross_entropy(logits, labels, smoothing=self.config.label_smoothing)
         if self.config.triplet == "camera":
             metric = losses.camera_triplet(
                 feature, labels, camids, cam_pos=self.config.cam_pos, cam_neg=self.config.cam_neg
@@ -126,8 +124,10 @@ def build(
         UserError: The model is sparse; its selectors would not be trained.
     """
     if config.model.sparse:
-        raise UserError("method=supervised trains a dense model; set model.sparse=false, or "
-                        "method=sureid to train the token selectors as well")
+        raise UserError(
+            "method=supervised trains a dense model; set model.sparse=false, or "
+            "method=sureid to train the token selectors as well"
+        )
     batches = PersonBatches(records, config, device, images)
     torch.manual_seed(config.train.seed)
     model = ReidModel(config.model, config.data.image_size, batches.identities)

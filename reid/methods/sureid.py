@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -118,9 +117,11 @@ def build(
     """
     distils = config.loss.kd_feature > 0 or config.loss.kd_logits > 0
     if distils and config.teacher is None:
-        raise UserError("distillation needs a teacher: give teacher=PATH of a model.safetensors "
-                        "(train one with the recipe sureid_teacher), or set loss.kd_feature=0 and "
-                        "loss.kd_logits=0")
+        raise UserError(
+            "distillation needs a teacher: give teacher=PATH of a model.safetensors "
+            "(train one with the recipe sureid_teacher), or set loss.kd_feature=0 and "
+            "loss.kd_logits=0"
+        )
     batches = PersonBatches(records, config, device, images)
     torch.manual_seed(config.train.seed)
     student = ReidModel(config.model, config.data.image_size, batches.identities)
@@ -135,10 +136,14 @@ def _load_teacher(config: RunConfig, identities: int) -> ReidModel:
     teacher, trained_with, _ = load_model(str(config.teacher))
     known = teacher.neck.classifier.out_features
     if config.loss.kd_logits > 0 and known != identities:
-        raise UserError(f"the teacher {config.teacher} knows {known} identities, the training set "
-                        f"has {identities}; train the teacher on the same set, or set "
-                        "loss.kd_logits=0")
+        raise UserError(
+            f"the teacher {config.teacher} knows {known} identities, the training set "
+            f"has {identities}; train the teacher on the same set, or set "
+            "loss.kd_logits=0"
+        )
     if trained_with.data.image_size != config.data.image_size:
-        raise UserError(f"the teacher {config.teacher} expects {trained_with.data.image_size} "
-                        f"images, this run has data.image_size={config.data.image_size}")
+        raise UserError(
+            f"the teacher {config.teacher} expects {trained_with.data.image_size} "
+            f"images, this run has data.image_size={config.data.image_size}"
+        )
     return teacher

@@ -8,6 +8,8 @@ from reid.config import ModelConfig
 from reid.errors import UserError
 
 MINI_WEIGHTS = Path(__file__).parent.parent / "assets" / "mini_backbone.safetensors"
+TIMM_TAG = "timm:"
+NOT_BACKBONE = ("head.", "head_dist.", "selectors.", "reweight_scale")
 
 
 def create_backbone(config: ModelConfig, image_size: tuple[int, int]) -> nn.Module:
@@ -73,46 +75,55 @@ def _dense(config: ModelConfig, image_size: tuple[int, int]) -> nn.Module:
             drop_path_rate=config.drop_path,
         )
     except (TypeError, AssertionError, ValueError) as error:
-        raise UserError(f"cannot build {config.backbone} for {image_size} images: {error}") from error
+        raise UserError(
+            f"cannot build {config.backbone} for {image_size} images: {error}"
+        ) from error
     if not isinstance(model, VisionTransformer):
-        raise UserError(f"{config.backbone} is a {type(model).__name__}; only timm's "
-                        "VisionTransformer models can be used here")
+        raise UserError(
+            f"{config.backbone} is a {type(model).__name__}; only timm's "
+            "VisionTransformer models can be used here"
+        )
     _check_divides(image_size, model.patch_embed.patch_size, config.backbone)
     return model
 
 
-def _check_divides(
-    image_size: tuple[int, int], patch: tuple[int, int], name: str
-) -> None:
+def _check_divides(image_size: tuple[int, int], patch: tuple[int, int], name: str) -> None:
     if image_size[0] % patch[0] or image_size[1] % patch[1]:
         nearest = tuple(max(1, round(s / p)) * p for s, p in zip(image_size, patch, strict=True))
-        raise UserError(f"data.image_size={image_size} is not divisible by the {patch} patches of "
-                        f"{name}; the nearest size is {nearest}")
+        raise UserError(
+            f"data.image_size={image_size} is not divisible by the {patch} patches of "
+            f"{name}; the nearest size is {nearest}"
+        )
 
 
 def _load_initial(model: nn.Module, config: ModelConfig) -> None:
     if config.init == "scratch":
         return
-    from sparse_vit import checkpoints
+    import sparse_vit
 
-    if config.init == "pretrained":
-        if config.backbone == "mini":
+    if config.init == "pretrained" or config.init.startswith(TIMM_TAG):
+        if config.init == "pretrained" and config.backbone == "mini":
             raise UserError("the backbone mini has no timm weights; use model.init=mini")
+        tag = config.backbone if config.init == "pretrained" else config.init[len(TIMM_TAG) :]
         try:
-            checkpoints.load_pretrained_tag(model, config.backbone)
-        except Exception as error:
+            sparse_vit.load_pretrained_by_tag(model, tag)
+        except (ValueError, RuntimeError) as error:
             raise UserError(
-                f"the pretrained weights of {config.backbone} could not be loaded ({error}); give "
-                "the path of a downloaded file as model.init=PATH, or model.init=scratch"
+                f"the pretrained weights {tag} could not be loaded ({error}); give the path of a "
+                "downloaded file as model.init=PATH, or model.init=scratch"
             ) from error
         return
     if config.init == "mini" and config.backbone != "mini":
         raise UserError(f"model.init=mini fits only model.backbone=mini, not {config.backbone}")
     path = MINI_WEIGHTS if config.init == "mini" else Path(config.init)
     if not path.is_file():
-        raise UserError(f"model.init={config.init!r}: no such file; give pretrained, scratch, mini "
-                        "or the path of a .safetensors or .pth file")
+        raise UserError(
+            f"model.init={config.init!r}: no such file; give pretrained, timm:TAG, "
+            "scratch, mini or the path of a .safetensors or .pth file"
+        )
     try:
-        checkpoints.load_backbone(model, path)
-    except (ValueError, RuntimeError, OSError) as error:
-        raise UserError(f"model.init={config.init!r} does not fit {config.backbone}: {error}") from error
+        sparse_vit.load_backbone(model, path, skip=NOT_BACKBONE)
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"model.init={config.init!r} does not fit {config.backbone}: {error}"
+        ) from error

@@ -44,9 +44,7 @@ class ReidModel(nn.Module):
         identities: Number of training identities.
     """
 
-    def __init__(
-        self, config: ModelConfig, image_size: tuple[int, int], identities: int
-    ) -> None:
+    def __init__(self, config: ModelConfig, image_size: tuple[int, int], identities: int) -> None:
         super().__init__()
         self.backbone = create_backbone(config, image_size)
         self.neck = BNNeck(int(self.backbone.num_features), identities)
@@ -75,7 +73,9 @@ class ReidModel(nn.Module):
         return self.neck(feature)
 
 
-def save_model(path: str | Path, model: ReidModel, config: RunConfig, extra: dict[str, Any]) -> None:
+def save_model(
+    path: str | Path, model: ReidModel, config: RunConfig, extra: dict[str, Any]
+) -> None:
     """Save weights together with all that is needed to rebuild the model.
 
     Raises:
@@ -112,8 +112,10 @@ def load_model(path: str | Path) -> tuple[ReidModel, RunConfig, dict[str, Any]]:
     tensors, metadata = checkpoint.load(path)
     if "config" not in metadata or "identities" not in metadata:
         keys = ", ".join(sorted(tensors)[:4])
-        raise UserError(f"{path} holds no re-identification model of this package (its first "
-                        f"tensors: {keys}); use a model.safetensors written by reid train")
+        raise UserError(
+            f"{path} holds no re-identification model of this package (its first "
+            f"tensors: {keys}); use a model.safetensors written by reid train"
+        )
     config = from_dict(metadata["config"])
     config.model.init = "scratch"
     model = ReidModel(config.model, config.data.image_size, int(metadata["identities"]))

@@ -40,7 +40,7 @@ HTS = Row("hts", "+ HTS", {"loss__kd_feature": 0.0, "loss__kd_logits": 0.0})
 NPKD = Row("hts+npkd", "+ NPKD", {}, distils=True)
 SUREID = Row("hts+npkd+noda", "+ NODA", {"augment__views": TWO_VIEWS}, distils=True)
 
-BASE_BACKBONE = {"model__backbone": "vit_base_patch16_224"}
+BASE_BACKBONE = {"model__backbone": "vit_base_patch16_224", "model__init": "pretrained"}
 PAPER_RATIOS = (0.5, 0.6, 0.7, 0.8, 0.9)
 ALIGNMENTS = {
     "st_linear": "S-T (linear)",
@@ -65,13 +65,12 @@ TABLES: dict[str, tuple[Row, ...]] = {
     "table5": tuple(
         _sureid(f"p{ratio}", f"p = {ratio}", model__keep_ratio=ratio) for ratio in PAPER_RATIOS
     ),
-    "table6": tuple(
-        _sureid(mode, label, loss__align=mode) for mode, label in ALIGNMENTS.items()
-    ),
+    "table6": tuple(_sureid(mode, label, loss__align=mode) for mode, label in ALIGNMENTS.items()),
     "table7": (
         Row("vit", "vanilla ViT", {**DENSE.changes, **BASE_BACKBONE}),
         Row(
-            "vit+noda", "vanilla ViT + NODA",
+            "vit+noda",
+            "vanilla ViT + NODA",
             {**DENSE.changes, **BASE_BACKBONE, "augment__views": TWO_VIEWS},
         ),
         NPKD,

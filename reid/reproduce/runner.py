@@ -117,8 +117,13 @@ def run_row(config: RunConfig, row: Row, out: Path, decoded: DecodedData) -> Row
     """Train one row (or read it back) and evaluate it with real pruning."""
     folder = out / row.name
     run = train(
-        config, folder, resume=True, images=decoded.train, data=decoded.data,
-        evaluate_after=False, label=row.label,
+        config,
+        folder,
+        resume=True,
+        images=decoded.train,
+        data=decoded.data,
+        evaluate_after=False,
+        label=row.label,
     )
     # what is evaluated is what was saved
     distributed.barrier()
@@ -126,9 +131,7 @@ def run_row(config: RunConfig, row: Row, out: Path, decoded: DecodedData) -> Row
     preprocess = preprocess_of(config.data)
     kept = None
     if config.model.sparse:
-        query, kept = extract_with_kept(
-            model, decoded.data.query, preprocess, images=decoded.query
-        )
+        query, kept = extract_with_kept(model, decoded.data.query, preprocess, images=decoded.query)
     else:
         query = extract(model, decoded.data.query, preprocess, images=decoded.query, progress=False)
     gallery = extract(

@@ -77,8 +77,10 @@ def reproduce(
     base, teacher_changes = _settings(data, root, size, epochs, init, overrides)
     read = load_data(base.data)
     if not read.train:
-        raise UserError(f"{data} has no training images; train on another set and evaluate with: "
-                        f"reid evaluate --checkpoint FILE --data {data} --root {root}")
+        raise UserError(
+            f"{data} has no training images; train on another set and evaluate with: "
+            f"reid evaluate --checkpoint FILE --data {data} --root {root}"
+        )
     decoded = DecodedData.read(read, base)
     rows = _with_backbone(table, init)
     outcomes = run_rows(base, rows, out, decoded, teacher_changes=teacher_changes)
@@ -94,17 +96,17 @@ def _settings(
     data: str, root: str, size: str, epochs: int | None, init: str, overrides: Sequence[str]
 ) -> tuple[RunConfig, dict[str, object]]:
     base = load_config("sureid")
-    base = replace(base, data__name=data, data__root=root, data__size=size, augment__views=["clean"])
-    teacher: dict[str, object] = {"model__backbone": TEACHER_BACKBONE}
+    base = replace(
+        base, data__name=data, data__root=root, data__size=size, augment__views=["clean"]
+    )
+    teacher: dict[str, object] = {"model__backbone": TEACHER_BACKBONE, "model__init": "pretrained"}
     if init == "mini":
         base, teacher = replace(base, **MINI), {}
     elif init == "scratch":
-        base = replace(base, **SCRATCH)
-    else:
-        base = replace(base, model__init=init)
-        if init != "pretrained":
-            # a file holds one backbone: teacher and student share it
-            teacher = {}
+        base, teacher["model__init"] = replace(base, **SCRATCH), "scratch"
+    elif init != "pretrained":
+        # a file holds one backbone: teacher and student share it
+        base, teacher = replace(base, model__init=init), {}
     if epochs is not None:
         base = replace(base, train__epochs=epochs)
     for override in overrides:
@@ -120,12 +122,13 @@ def _settings(
 
 
 def _with_backbone(table: str, init: str) -> list[Any]:
-    if init in ("pretrained", "scratch"):
+    if init == "pretrained":
         return list(TABLES[table])
     # a given backbone replaces the ViT-B of tables II and VII
+    fixed = {"model__init"} if init == "scratch" else {"model__init", "model__backbone"}
     rows = []
     for row in TABLES[table]:
-        changes = {k: v for k, v in row.changes.items() if k != "model__backbone"}
+        changes = {k: v for k, v in row.changes.items() if k not in fixed}
         rows.append(type(row)(row.name, row.label, changes, row.distils))
     return rows
 
@@ -160,7 +163,9 @@ def _record(
         "data": base.data.name,
         "generated": base.data.name in GENERATED,
         "counts": {
-            "train": len(data.train), "query": len(data.query), "gallery": len(data.gallery)
+            "train": len(data.train),
+            "query": len(data.query),
+            "gallery": len(data.gallery),
         },
         "epochs": base.train.epochs,
         "init": init,
