@@ -120,3 +120,8 @@ def test_masked_attention_compiles_without_spills(target, name, problem, tmp_pat
         usage = _amd_usage(compiled)
         assert len(usage) == 3
         assert set(usage.values()) == {0}
+
+
+def test_half_precision_tiles_reach_the_tensor_cores_of_sm_90():
+    for name in CONFIGS:
+        assert "wgmma.mma_async" in _compile(name, "sm_90", 129, 64, "bf16").asm["ptx"], name
