@@ -50,8 +50,9 @@ def sparsify(
             free), a `TokenSelector`, or a sequence with one of these per stage.
         reweight: "off"; "literal_after_norm", in training the class token times 1 + lambda;
             "pooled", in training the class token plus lambda times the patch tokens averaged by
-            the class token's attention in the last block. Lambda is learned from 0.5. The printed
-            SUReID (arXiv 2401.07469) Eq. 7-8 changes nothing but a scale; inference ignores it.
+            the class token's attention in the last block. Lambda is learned from 0.5; inference
+            ignores it. Inferred: SUReID (arXiv 2401.07469) Eq. 7-8 as printed changes nothing but
+            the scale of the class token, hence "off" by default and the two readings beside it.
 
     Returns:
         The sparse model, in training mode if the given one is.
@@ -378,7 +379,11 @@ class SparseVisionTransformer(VisionTransformer):
         return encoding
 
     def _reweight(self, encoding: Encoding) -> Tensor:
-        """Changes the class token in training as `reweight` says; see `sparsify`."""
+        """Changes the class token in training as `reweight` says; see `sparsify`.
+
+        Inferred: for "pooled", the attention is a softmax over all kept tokens, prefix included,
+        of which the patches' share is used as it is.
+        """
         x = encoding.tokens
         scale = self.reweight_scale.to(x.dtype)
         cls, rest = x[:, :1], x[:, 1:]

@@ -35,7 +35,8 @@ __all__ = [
 ]
 
 DROP, KEEP = 0, 1
-"""Which of the two outputs of a predictor means what; only a matter of labelling."""
+"""Which of the two outputs of a predictor means what. Inferred: DynamicViT's code keeps at index 0,
+SUReID writes pi_{i,1}; only a matter of labelling."""
 
 
 @dataclass
@@ -191,7 +192,8 @@ class ClassAttention(TokenSelector):
     """Keeps the tokens that the class token attends to most; no training needed.
 
     The score is the log of the attention in the previous block, averaged over heads (EViT, arXiv
-    2202.07800, Sec. 3.2).
+    2202.07800, Sec. 3.2). Inferred: EViT drops tokens between the attention and the MLP of a
+    block; dropping them before the next block keeps timm's blocks whole.
     """
 
     needs_class_attention = True

@@ -112,6 +112,7 @@ def test_keyed_draws_do_not_depend_on_the_batch() -> None:
             assert torch.equal(whole[s].mask, again[s].mask)
         assert not torch.equal(whole[0].mask, other[0].mask)
     # Stages draw different numbers, and a random selector keeps its draw in inference.
+    assert not torch.equal(whole[0].scores, whole[1].scores)
     inferred = model.eval().forward_with_decisions(x, keys=keys)[1]
     for s in range(3):
         assert torch.equal(whole[s].mask, inferred[s].mask)
