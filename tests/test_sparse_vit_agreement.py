@@ -8,7 +8,7 @@ import pytest
 import torch
 from timm.layers import GluMlp, RmsNorm
 from timm.models.deit import VisionTransformerDistilled
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Attention, VisionTransformer
 from torch import Tensor, nn
 
 from sparse_vit import (
@@ -34,7 +34,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "layer_scale": {"init_values": 0.3},
     "qk_norm": {"qk_norm": True},
     "inner_norms": {"scale_attn_norm": True, "scale_mlp_norm": True},
-    "rms_norm_and_gate": {"norm_layer": RmsNorm, "mlp_layer": GluMlp},
+    "rms_norm_and_glu": {"norm_layer": RmsNorm, "mlp_layer": GluMlp},
     "pre_norm": {"pre_norm": True},
     "no_positions": {"pos_embed": "none"},
     "no_bias": {"qkv_bias": False, "proj_bias": False},
@@ -236,6 +236,16 @@ def test_weights_are_shared_and_the_given_model_is_untouched() -> None:
     model.reset_classifier(7)
     assert torch.equal(vit(x), dense)
     assert {name: id(p) for name, p in vit.named_parameters()} == before
+
+
+def test_attention_gates_are_honoured() -> None:
+    vit = build()
+    for block in vit.blocks:
+        block.attn = Attention(32, num_heads=2, qkv_bias=True, gated=True)
+    model = sparsify(vit.double(), STAGES)
+    force(model, nested_masks(model, 3))
+    x = images(vit)
+    assert relative_error(model.train()(x), model.eval()(x)) < 1e-12
 
 
 def test_batch_of_one_equals_its_row_of_a_batch() -> None:
