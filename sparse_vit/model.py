@@ -10,16 +10,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from timm.layers.patch_dropout import PatchDropout
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from sparse_vit.blocks import check_block
+from sparse_vit.checks import check_divisible, check_model, refuse_mask
 from sparse_vit.decisions import Decision
 from sparse_vit.encoder import Encoding, encode_compacted, encode_masked
 from sparse_vit.intermediates import forward_intermediates, scatter_tokens, to_layout
-from sparse_vit.pooling import check_attention_pool, masked_attention_pool, masked_pool
+from sparse_vit.pooling import masked_attention_pool, masked_pool
 from sparse_vit.schedule import PruningSchedule
 from sparse_vit.selectors import TokenSelector, build_selectors
 
@@ -91,7 +90,7 @@ class SparseVisionTransformer(VisionTransformer):
         reweight: str,
     ) -> None:
         nn.Module.__init__(self)
-        _check_model(model)
+        check_model(model)
         schedule = PruningSchedule.build(stages, keep_ratio, len(model.blocks))
         # A deep copy whose memo holds the tensors: new modules around the same parameters.
         tensors = [*model.parameters(), *model.buffers()]
@@ -178,7 +177,7 @@ class SparseVisionTransformer(VisionTransformer):
         Raises:
             ValueError: for an attention mask, or an image size that the model does not take.
         """
-        _refuse_mask(attn_mask, is_causal)
+        refuse_mask(attn_mask, is_causal)
         return self._encode(x).tokens
 
     def forward_head(
@@ -228,7 +227,7 @@ class SparseVisionTransformer(VisionTransformer):
         With num_classes=0 the result is the pooled feature (B, C). The other arguments are as of
         `forward_features`.
         """
-        _refuse_mask(attn_mask, is_causal)
+        refuse_mask(attn_mask, is_causal)
         encoding = self._encode(x)
         return self.forward_head(encoding.tokens, keep=encoding.keep)
 
@@ -278,7 +277,7 @@ class SparseVisionTransformer(VisionTransformer):
         Returns:
             (tokens, list of features), the list alone, or the dictionary.
         """
-        _refuse_mask(attn_mask, is_causal)
+        refuse_mask(attn_mask, is_causal)
         return forward_intermediates(
             self,
             x,
@@ -407,7 +406,7 @@ class SparseVisionTransformer(VisionTransformer):
                 f"{embed.img_size[1]}; resize them, call model.set_input_size(img_size={size}), or "
                 "build the timm model with dynamic_img_size=True"
             )
-        _check_divisible(embed, size)
+        check_divisible(embed, size)
         rows, columns = embed.dynamic_feat_size(size)
         return rows, columns
 
@@ -425,34 +424,3 @@ class SparseVisionTransformer(VisionTransformer):
 
 class SparseVisionTransformerDistilled(SparseVisionTransformer, VisionTransformerDistilled):
     """A sparse DeiT with a distillation token, which is never dropped, and its second head."""
-
-
-def _refuse_mask(attn_mask: Tensor | None, is_causal: bool) -> None:
-    if attn_mask is not None or is_causal:
-        raise ValueError(
-            "attn_mask and is_causal are not supported: attention is masked by the selection "
-            "alone; call the dense timm model for a mask of your own"
-        )
-
-
-def _check_model(model: VisionTransformer) -> None:
-    for index, block in enumerate(model.blocks):
-        check_block(f"blocks.{index}", block)
-    if isinstance(model.patch_drop, PatchDropout) and model.patch_drop.prob > 0.0:
-        raise ValueError(
-            f"the model drops patches at random in training (patch_drop_rate="
-            f"{model.patch_drop.prob}), which loses their places; build it with patch_drop_rate=0"
-        )
-    check_attention_pool(model.attn_pool)
-    if model.patch_embed.img_size is not None:
-        _check_divisible(model.patch_embed, tuple(model.patch_embed.img_size))
-
-
-def _check_divisible(embed: Any, size: tuple[int, ...]) -> None:
-    patch = embed.feat_ratio(as_scalar=False)
-    if not getattr(embed, "dynamic_img_pad", False) and (size[0] % patch[0] or size[1] % patch[1]):
-        near = [max(1, length // side) * side for length, side in zip(size, patch, strict=True)]
-        raise ValueError(
-            f"image size {size[0]}x{size[1]} is not divisible by the patch size {patch[0]}x"
-            f"{patch[1]}; use e.g. {near[0]}x{near[1]}"
-        )
