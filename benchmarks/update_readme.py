@@ -60,13 +60,15 @@ def table(results: dict[str, Any]) -> str:
         )
     config, versions = results["config"], results["versions"]
     queries = results["rows"][0]["queries"]
+    revision, _, changed = results["git_revision"].partition("-")
+    changed = " with changes" if changed else ""
     lines += [
         "",
         f"`{results['command']}`: data set {config['data']['name']}, {queries} queries, "
         f"{config['train']['max_steps']} steps for every row, seed {results['seed']}; "
         f"{results['minutes']:.0f} minutes on {results['device']}, {results['threads']} threads, "
         f"torch {versions['torch']}, {results['date'][:10]}, revision "
-        f"{results['git_revision'][:10]}. Images per second: float32, batch 32, medians of runs "
+        f"{revision[:10]}{changed}. Images per second: float32, batch 32, medians of runs "
         "that take turns.",
     ]
     return "\n".join(lines)
