@@ -136,6 +136,7 @@ class OptimConfig:
         weight_decay: L2 for SGD, decoupled for AdamW.
         bias_lr_factor: Multiplier of the learning rate of biases.
         selector_lr_factor: Multiplier of the learning rate of the token selectors.
+        head_lr_factor: Multiplier of the learning rate of the identity classifier.
         warmup: Share of all steps spent in the linear warm-up.
         warmup_factor: Learning rate at the first step, as a share of the peak.
         final_factor: Learning rate at the end of the cosine, as a share of the peak.
@@ -148,6 +149,7 @@ class OptimConfig:
     weight_decay: float = 1e-4
     bias_lr_factor: float = 2.0
     selector_lr_factor: float = 1.0
+    head_lr_factor: float = 1.0
     warmup: float = 0.025
     warmup_factor: float = 0.01
     final_factor: float = 0.002

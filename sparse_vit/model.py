@@ -103,7 +103,7 @@ class SparseVisionTransformer(VisionTransformer):
 
         self.schedule = schedule
         weight = self.patch_embed.proj.weight
-        self.selectors = build_selectors(selector, len(schedule.stages), self.embed_dim)
+        self.selectors = build_selectors(selector, schedule.ratios, self.embed_dim)
         self.selectors.to(device=weight.device, dtype=weight.dtype)
         self.selectors.train(self.training)
         self._check_selectors()

@@ -250,6 +250,9 @@ class FixedDecisions(TokenSelector):
         return mask, mask
 
 
+# A stage that keeps everything has no finite log-odds.
+LARGEST_START = 0.99
+
 SELECTORS = {
     "predictor": KeepPredictor,
     "class_attention": ClassAttention,
@@ -258,23 +261,28 @@ SELECTORS = {
 
 
 def build_selectors(
-    selector: str | TokenSelector | Sequence[str | TokenSelector], stages: int, dim: int
+    selector: str | TokenSelector | Sequence[str | TokenSelector],
+    ratios: Sequence[float],
+    dim: int,
 ) -> nn.ModuleList:
     """Makes one selector per stage.
 
     Args:
         selector: a name, which makes a new selector for every stage; a selector, which serves
             every stage; or a sequence with one of these per stage.
-        stages: number of stages.
+        ratios: fraction of the original patches that each stage leaves.
         dim: channels of a token.
 
     Returns:
-        One module per stage.
+        One module per stage. Predictors made by name start at the keep probability that meets
+        the schedule. Inferred: the sources do not say where to start; DynamicViT's one half
+        drops more than the target at first, and short trainings never recover from it.
 
     Raises:
         ValueError: for an unknown name or a sequence of another length.
         TypeError: for an object that is no `TokenSelector`.
     """
+    stages = len(ratios)
     if isinstance(selector, (str, TokenSelector)):
         choices: Sequence[str | TokenSelector] = [selector] * stages
     elif isinstance(selector, Sequence):
@@ -286,10 +294,14 @@ def build_selectors(
             f"selector has {len(choices)} entries for {stages} stages; pass one per stage, or one "
             "name for all"
         )
-    return nn.ModuleList(_build(choice, dim) for choice in choices)
+    before = (1.0, *ratios[:-1])
+    shares = [min(now / then, LARGEST_START) for now, then in zip(ratios, before, strict=True)]
+    return nn.ModuleList(
+        _build(choice, dim, share) for choice, share in zip(choices, shares, strict=True)
+    )
 
 
-def _build(choice: str | TokenSelector, dim: int) -> TokenSelector:
+def _build(choice: str | TokenSelector, dim: int, share: float) -> TokenSelector:
     if isinstance(choice, TokenSelector):
         return choice
     if not isinstance(choice, str):
@@ -301,7 +313,9 @@ def _build(choice: str | TokenSelector, dim: int) -> TokenSelector:
         near = difflib.get_close_matches(choice, SELECTORS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"unknown selector {choice!r}, expected one of {sorted(SELECTORS)}{hint}")
-    return KeepPredictor(dim) if choice == "predictor" else SELECTORS[choice]()
+    if choice == "predictor":
+        return KeepPredictor(dim, keep_probability=share)
+    return SELECTORS[choice]()
 
 
 def _accumulator(dtype: torch.dtype) -> torch.dtype:

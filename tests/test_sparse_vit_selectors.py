@@ -190,3 +190,12 @@ def test_what_is_refused() -> None:
         KeepPredictor(8, tau=0.0)
     with pytest.raises(ValueError, match="keep_probability"):
         KeepPredictor(8, keep_probability=1.0)
+
+
+def test_predictors_made_by_name_start_at_the_schedule() -> None:
+    dense = VisionTransformer(img_size=64, embed_dim=32, depth=4, num_heads=2, num_classes=0)
+    model = sparsify(dense, stages=(1, 2, 3), keep_ratio=(0.8, 0.8, 0.2)).train()
+    _, decisions = model.forward_with_decisions(torch.randn(2, 3, 64, 64))
+    for decision, share in zip(decisions, (0.8, 0.99, 0.25), strict=True):
+        starts = decision.scores.exp()
+        torch.testing.assert_close(starts, torch.full_like(starts, share), rtol=0, atol=0.02)

@@ -10,7 +10,7 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optim
     """Group the trainable parameters and build the optimiser.
 
     Biases learn at `bias_lr_factor` times the rate (TransReID), token selectors at
-    `selector_lr_factor` times; AdamW decays matrices only.
+    `selector_lr_factor` times, the identity classifier at `head_lr_factor` times; AdamW decays matrices only.
 
     Args:
         module: The module to train; frozen parameters are left out.
@@ -26,6 +26,8 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optim
         scale = config.bias_lr_factor if name.endswith("bias") else 1.0
         if ".selectors." in name:
             scale *= config.selector_lr_factor
+        elif "classifier." in name:
+            scale *= config.head_lr_factor
         decays = config.name == "sgd" or parameter.ndim > 1
         key = (scale, config.weight_decay if decays else 0.0)
         groups.setdefault(key, []).append(parameter)

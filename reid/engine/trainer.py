@@ -78,7 +78,7 @@ def fit(
     """
     tqdm = require("tqdm")
     optimizer = build_optimizer(task.module, optim)
-    names = {p: n for n, p in task.module.named_parameters()}
+    names: dict[Tensor, str] = {p: n for n, p in task.module.named_parameters()}
     module, optimizer = accelerator.prepare(task.module, optimizer)
     steps_per_epoch = max(1, task.batches_per_epoch // settings.accumulate)
     total = settings.max_steps or settings.epochs * steps_per_epoch

@@ -61,7 +61,7 @@ class KeyedDropPath(nn.Module):
 
 def key_drop_paths(model: nn.Module) -> None:
     """Replace timm's DropPath modules of `model` by keyed ones of the same rate."""
-    from timm.layers import DropPath
+    from timm.layers.drop import DropPath
 
     places = [
         (parent, name, child)

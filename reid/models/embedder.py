@@ -46,8 +46,8 @@ class ReidModel(nn.Module):
 
     def __init__(self, config: ModelConfig, image_size: tuple[int, int], identities: int) -> None:
         super().__init__()
-        self.backbone = create_backbone(config, image_size)
-        self.neck = BNNeck(int(self.backbone.num_features), identities)
+        self.backbone: Any = create_backbone(config, image_size)
+        self.neck = BNNeck(self.num_features, identities)
         self.neck_feature = config.neck_feature
 
     @property
