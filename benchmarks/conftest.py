@@ -1,5 +1,6 @@
 """Two functions timed in turns in one process, and a table of the ratios at the end."""
 
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import torch
 WARMUP = 2
 SECONDS = 6.0
 """Budget of a case; the number of rounds follows from it."""
-FEWEST, MOST = 7, 51
+FEWEST, MOST = 5, 51
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -94,6 +95,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         f"{origin['device']}, {origin['threads']} threads, torch {versions['torch']}, "
         f"timm {versions['timm']}, revision {origin['git_revision']}"
     )
+    if hasattr(os, "getloadavg"):
+        load, cores = os.getloadavg()[0], os.cpu_count() or 1
+        note = "; other programs run, so the figures mean little" if load > cores + 0.5 else ""
+        terminalreporter.write_line(f"load average {load:.1f} on {cores} cores{note}")
     terminalreporter.write_line(
         f"{'case':<44}{'rival':>12}{'ms':>10}{'measured':>12}{'ms':>10}{'ratio':>8}"
     )
