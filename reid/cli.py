@@ -243,6 +243,7 @@ def _run_train(arguments: argparse.Namespace) -> None:
 
 
 def _run_evaluate(arguments: argparse.Namespace) -> None:
+    from reid import data as datasets
     from reid import evaluation, run
     from reid.engine.distributed import is_main
     from reid.models.embedder import load_model
@@ -255,9 +256,7 @@ def _run_evaluate(arguments: argparse.Namespace) -> None:
             raise UserError("--data is missing: name the data set to evaluate on")
         run.start_processes()
         model, config, _ = load_model(arguments.checkpoint)
-        config.data.name = arguments.data
-        config.data.root = _root(arguments.data, arguments.root)
-        data = run.load_data(config.data)
+        data = datasets.load(arguments.data, _root(arguments.data, arguments.root))
         result, _, _ = run.evaluate_model(model.to(run.pick_device()), config, data)
     if is_main():
         _print_scores(result)

@@ -379,6 +379,9 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
                 return float(value)
             except ValueError:
                 return _refuse(value, hint, name)
+    elif hint is str and isinstance(value, bool):
+        # YAML reads the words yes and no as booleans
+        return "yes" if value else "no"
     elif isinstance(value, hint) and not isinstance(value, bool):
         return value
     return _refuse(value, hint, name)

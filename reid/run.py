@@ -48,7 +48,7 @@ def pick_device() -> torch.device:
 
 
 def load_data(config: DataConfig) -> ReidData:
-    """Read a data set; a generated one is written first when its folder is missing."""
+    """Read the data set of a run; a generated one is written first when its folder is missing."""
     from reid import data
 
     if distributed.is_main():
@@ -93,6 +93,15 @@ def train(
         data = load_data(config.data)
     _start_folder(out, config, resume)
     task = build_task(config, data.train, accelerator.device, images)
+
+    def after_epoch(finished: int) -> dict[str, float]:
+        every = config.train.eval_every
+        if not every or finished % every or not (data.query and data.gallery):
+            return {}
+        model = accelerator.unwrap_model(task.module).model
+        result = evaluate_model(model, config, data)[0]
+        return {"rank1": result.rank1, "mAP": result.mAP}
+
     history = fit(
         task,
         config.optim,
@@ -102,6 +111,7 @@ def train(
         metadata={"config": to_dict(config), **task.extra},
         resume=resume,
         label=label,
+        after_epoch=after_epoch,
     )
     model = accelerator.unwrap_model(task.module).model.eval()
     result = None

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
+from reid.data import load
 from reid.data.store import load_images
 from reid.engine.extract import extract, extract_with_kept
 from reid.errors import UserError
 from reid.evaluation import evaluate
 from reid.models.embedder import load_model, preprocess_of
-from reid.run import load_data, pick_device
+from reid.run import pick_device
 
 
 def visualize(
@@ -35,8 +36,7 @@ def visualize(
     if count < 1:
         raise UserError(f"--count {count} must be at least 1")
     model, config, _ = load_model(checkpoint)
-    config.data.name, config.data.root = data_name, str(root)
-    data = load_data(config.data)
+    data = load(data_name, root)
     model = model.to(pick_device())
     preprocess = preprocess_of(config.data)
     out = Path(out)

@@ -24,6 +24,12 @@ def test_overrides_win_over_the_recipe(tmp_path: object) -> None:
     assert replace(RunConfig(), train__epochs=4).train.epochs == 4
 
 
+def test_the_words_yes_and_no_are_text_where_text_is_expected() -> None:
+    config = load_config("demo", ["train.mixed_precision=no", "train.keep_data_on_device=yes"])
+    assert config.train.mixed_precision == "no"
+    assert config.train.keep_data_on_device == "yes"
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from reid.config import DataConfig
 from reid.data.records import Record, ReidData
+from reid.errors import UserError
 
 GENERATED = ("mannequins", "occluded-mannequins", "partial-mannequins")
 
@@ -15,11 +16,23 @@ def prepare(config: DataConfig) -> None:
     """Write a generated data set if its folder does not exist yet; leave others alone.
 
     Raises:
-        UserError: The folder holds something else, or the disk is full.
+        UserError: The folder holds a generated set of another size or seed, or something else, or
+            the disk is full.
     """
-    if config.name in GENERATED and not Path(config.root).exists():
-        from reid.data import mannequins
+    if config.name not in GENERATED:
+        return
+    from reid.data import mannequins
 
+    if (Path(config.root) / mannequins.MANIFEST).is_file():
+        manifest = mannequins.read_manifest(config.root)
+        for key, wanted in (("size", config.size), ("seed", config.seed)):
+            if manifest[key] != wanted:
+                raise UserError(
+                    f"{config.root} holds a generated set with {key} {manifest[key]}, the run asks "
+                    f"for data.{key}={wanted}; set data.{key}={manifest[key]}, or choose another "
+                    "folder with data.root"
+                )
+    elif not Path(config.root).exists():
         mannequins.generate(
             config.root,
             protocol=config.name,

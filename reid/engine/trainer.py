@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def fit(
     metadata: dict[str, Any],
     resume: bool = False,
     label: str = "train",
+    after_epoch: Callable[[int], dict[str, float]] | None = None,
 ) -> list[dict[str, float]]:
     """Train a task and leave `model.safetensors`, a checkpoint and a log in `out`.
 
@@ -68,6 +70,7 @@ def fit(
         metadata: Stored in the checkpoint and compared when resuming.
         resume: Continue from the checkpoint in `out`, if there is one.
         label: Shown in front of the progress bar.
+        after_epoch: Called with the number of finished epochs; what it returns is logged.
 
     Returns:
         One dictionary per logged step: step, epoch, lr, loss and its parts.
@@ -125,6 +128,13 @@ def fit(
             if writer is not None:
                 writer.add(row)
             sums, counted, started = {}, 0, time.perf_counter()
+        if after_epoch is not None and step % steps_per_epoch == 0:
+            scores = after_epoch(step // steps_per_epoch)
+            if scores:
+                history.append({"step": step, **scores})
+            if scores and writer is not None:
+                writer.add(history[-1])
+            module.train()
         interval = settings.checkpoint_every or steps_per_epoch
         if step % interval == 0 or step == total:
             _save(out / CHECKPOINT, task, optimizer, names, step, metadata, accelerator)
