@@ -17,6 +17,8 @@ from sparse_vit._kernels import masked_attention
 __all__ = ["block_forward", "check_block", "masked_softmax"]
 
 TOKENWISE_MLPS = (Mlp, GluMlp, SwiGLU)
+# Measured on two cores with AVX-512: 10 to 40 % faster up to here, slower from 128 on.
+FEW_TOKENS = 96
 
 
 def check_block(name: str, block: Any) -> None:
@@ -67,7 +69,7 @@ def block_forward(
         (B, T, C) tokens, and (B, T) attention of the first token to every token averaged over the
         heads (zero where dropped), or None.
     """
-    if keep is None and not class_attention:
+    if keep is None and not class_attention and not _few_tokens_on_cpu(x):
         return block(x), None
     y, attention = _attention(block.attn, block.norm1(x), keep, class_attention)
     x = x + block.drop_path1(block.ls1(y))
@@ -83,7 +85,8 @@ def _attention(
     # Under autocast a norm returns float32 while v stays in the lower precision.
     q, k = attn.q_norm(q).to(v.dtype), attn.k_norm(k).to(v.dtype)
     if keep is None:
-        y = F.scaled_dot_product_attention(q, k, v, scale=attn.scale)
+        attend = _matrix_attention if _few_tokens_on_cpu(x) else F.scaled_dot_product_attention
+        y = attend(q, k, v, scale=attn.scale)
     else:
         y = masked_attention(q, k, v, keep, scale=attn.scale)
     y = y.transpose(1, 2).reshape(batch, tokens, -1)
@@ -96,6 +99,21 @@ def _attention(
         return y, None
     logits = (q[:, :, :1] @ k.transpose(-2, -1)).squeeze(2) * attn.scale
     return y, masked_softmax(logits, keep).mean(dim=1)
+
+
+def _few_tokens_on_cpu(x: Tensor) -> bool:
+    """Whether batched matrix products beat the fused attention of a CPU, which pads its tiles."""
+    return x.device.type == "cpu" and x.shape[1] <= FEW_TOKENS and not torch.is_grad_enabled()
+
+
+def _matrix_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Tensor:
+    """softmax(scale q k^T) v for (B, H, T, D), written out."""
+    batch, heads, tokens, dim = q.shape
+    rows = (batch * heads, tokens, dim)
+    q, k, v = q.reshape(rows), k.reshape(rows), v.reshape(rows)
+    logits = torch.baddbmm(q.new_empty(1), q, k.transpose(1, 2), beta=0, alpha=scale)
+    weights = logits.softmax(dim=-1, dtype=torch.promote_types(q.dtype, torch.float32))
+    return torch.bmm(weights.to(v.dtype), v).view(batch, heads, tokens, dim)
 
 
 def masked_softmax(logits: Tensor, keep: Tensor | None) -> Tensor:

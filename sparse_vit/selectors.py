@@ -160,13 +160,16 @@ class KeepPredictor(TokenSelector):
         Returns:
             (B, n, 2) float32 (float64 for float64 tokens), indexed by `DROP` and `KEEP`.
         """
-        z = F.gelu(self.project(self.norm(stage.tokens)))
-        local = z.shape[-1] // 2
-        context = _masked_mean(z[..., local:], stage.keep)
+        x = self.norm(stage.tokens)
+        half = self.project.out_features // 2
+        # Each half by a product of its own, so that neither is a strided view that gets copied.
+        weight, bias = self.project.weight, self.project.bias
+        local = F.gelu(F.linear(x, weight[:half], bias[:half]))
+        context = _masked_mean(F.gelu(F.linear(x, weight[half:], bias[half:])), stage.keep)
         # A linear on [local; global] is a sum of two, and the global one costs one row an image.
         weight, bias = self.expand.weight, self.expand.bias
-        hidden = F.linear(z[..., :local], weight[:, :local])
-        hidden = F.gelu(hidden + F.linear(context, weight[:, local:], bias))
+        hidden = F.linear(local, weight[:, :half])
+        hidden = F.gelu(hidden + F.linear(context, weight[:, half:], bias))
         logits = self.classify(F.gelu(self.reduce(hidden)))
         return logits.to(_accumulator(logits.dtype)).log_softmax(dim=-1)
 
