@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = arguments.run(arguments)
     except UserError as error:
-        print(f"reid: error: {error}", file=sys.stderr)
+        _complain(str(error))
+        return EXIT_USER_ERROR
+    except OSError as error:
+        if error.errno is None:
+            raise
+        _complain(f"{error.filename or 'a file'}: {error.strerror}; check space and permissions")
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("reid: interrupted; continue a training run with --resume", file=sys.stderr)
@@ -41,6 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         _leave_process_group()
     return int(code or 0)
+
+
+def _complain(text: str) -> None:
+    """Print one line, once for all processes of a run."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"reid: error: {text}", file=sys.stderr)
 
 
 def _leave_process_group() -> None:
@@ -312,13 +324,16 @@ def _run_reproduce(arguments: argparse.Namespace) -> None:
         out=out,
         overrides=arguments.overrides,
     )
-    print(text)
+    if text:
+        print(text)
 
 
 def _run_demo(arguments: argparse.Namespace) -> None:
     from reid.demo import demo
 
-    print(demo(arguments.out, quick=arguments.quick))
+    text = demo(arguments.out, quick=arguments.quick)
+    if text:
+        print(text)
 
 
 def _print_scores(result: Any) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -262,8 +263,22 @@ def load_config(
         key, separator, value = override.partition("=")
         if not separator:
             raise UserError(f"override {override!r} is not of the form section.key=value")
-        _set(tree, key.strip().split("."), yaml.safe_load(value))
+        _set(tree, key.strip().split("."), read_value(override, value))
     return from_dict(tree)
+
+
+def read_value(override: str, text: str) -> Any:
+    """Read the value of an override as YAML.
+
+    Raises:
+        UserError: The value is not valid YAML.
+    """
+    yaml = require("yaml")
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the value of {override!r} is not valid YAML ({reason})") from error
 
 
 def from_dict(tree: dict[str, Any]) -> RunConfig:
@@ -402,15 +417,31 @@ def _check_ranges(config: RunConfig) -> None:
             )
     if min(config.data.image_size) < 1:
         raise UserError(f"data.image_size={config.data.image_size} must be two positive numbers")
-    positive = {
-        "train.epochs": config.train.epochs,
-        "train.identities": config.train.identities,
-        "train.instances": config.train.instances,
-        "train.accumulate": config.train.accumulate,
-        "train.log_every": config.train.log_every,
+    limits: dict[str, tuple[float, float, float]] = {
+        "train.epochs": (config.train.epochs, 1, math.inf),
+        "train.identities": (config.train.identities, 2, math.inf),
+        "train.instances": (config.train.instances, 1, math.inf),
+        "train.accumulate": (config.train.accumulate, 1, math.inf),
+        "train.log_every": (config.train.log_every, 1, math.inf),
+        "train.max_steps": (config.train.max_steps, 0, math.inf),
+        "train.checkpoint_every": (config.train.checkpoint_every, 0, math.inf),
+        "train.eval_every": (config.train.eval_every, 0, math.inf),
+        "train.seed": (config.train.seed, 0, 2**31 - 1),
+        "data.seed": (config.data.seed, 0, 2**31 - 1),
+        "model.drop_path": (config.model.drop_path, 0, 0.99),
+        "optim.lr": (config.optim.lr, 0, math.inf),
+        "optim.warmup": (config.optim.warmup, 0, 1),
+        "optim.clip_norm": (config.optim.clip_norm, 0, math.inf),
+        "augment.flip": (config.augment.flip, 0, 1),
+        "augment.pad": (config.augment.pad, 0, math.inf),
+        "augment.erasing": (config.augment.erasing, 0, 1),
+        "augment.random_patch": (config.augment.random_patch, 0, 1),
+        "augment.color_jitter": (config.augment.color_jitter, 0, 1),
+        "loss.label_smoothing": (config.loss.label_smoothing, 0, 1),
     }
-    for name, number in positive.items():
-        if number < 1:
-            raise UserError(f"{name}={number} must be at least 1")
+    for name, (number, low, high) in limits.items():
+        if not low <= number <= high:
+            wanted = f"at least {low}" if high == math.inf else f"between {low} and {high}"
+            raise UserError(f"{name}={number} must be {wanted}")
     if not config.augment.views:
         raise UserError("augment.views is empty; give at least one of clean, occluded")

@@ -11,6 +11,7 @@ from reid.data.records import Record, ReidData
 from reid.engine.extract import extract
 from reid.evaluation import Features, RankingResult, evaluate
 from reid.models.embedder import Preprocess, ReidModel
+from reid.run import pick_device, scores
 
 
 def baselines(
@@ -54,7 +55,7 @@ def baselines(
     for name, init in starts.items():
         torch.manual_seed(seed)
         dense = ModelConfig(backbone=model.backbone, init=init, sparse=False)
-        network = ReidModel(dense, size, identities=2).eval()
+        network = ReidModel(dense, size, identities=2).eval().to(pick_device())
         features = [
             extract(network, records, Preprocess(size), images=images, progress=False)
             for records, images in ((data.query, query_images), (data.gallery, gallery_images))
@@ -67,7 +68,6 @@ def difficulty(name: str, root: str) -> dict[str, Any]:
     """Report the baselines of a generated data set at the small backbone's input size."""
     from reid.data import load
     from reid.data.store import load_images
-    from reid.run import scores
 
     config = DataConfig(name=name, root=root, image_size=(128, 64))
     data = load(config.name, config.root)

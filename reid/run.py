@@ -1,6 +1,7 @@
 """The verbs as functions: train a configuration, evaluate or extract with a checkpoint."""
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from reid.engine import distributed
 from reid.engine.checkpoint import write_atomic
 from reid.evaluation import Features, RankingResult
 from reid.models.embedder import ReidModel
+
+PROVENANCE = "provenance.json"
 
 
 @dataclass
@@ -37,7 +40,9 @@ def start_processes() -> None:
     """Join the process group when `torchrun` or `accelerate launch` started this process."""
     from reid._optional import require
 
-    require("accelerate").PartialState(cpu=not torch.cuda.is_available())
+    require("accelerate").PartialState(
+        cpu=not torch.cuda.is_available(), timeout=distributed.TIMEOUT
+    )
 
 
 def pick_device() -> torch.device:
@@ -84,7 +89,8 @@ def train(
     Raises:
         UserError: Bad data, configuration or checkpoint, or a loss that is not finite.
     """
-    from reid.engine.trainer import fit, make_accelerator
+    from reid.engine.provenance import provenance
+    from reid.engine.trainer import MODEL, fit, make_accelerator
     from reid.methods import build_task
 
     out = Path(out)
@@ -102,6 +108,8 @@ def train(
         result = evaluate_model(model, config, data)[0]
         return {"rank1": result.rank1, "mAP": result.mAP}
 
+    trained_before = resume and (out / MODEL).is_file()
+    started = time.perf_counter()
     history = fit(
         task,
         config.optim,
@@ -113,6 +121,9 @@ def train(
         label=label,
         after_epoch=after_epoch,
     )
+    if distributed.is_main() and not (trained_before and (out / PROVENANCE).is_file()):
+        origin = {**provenance(), "seconds": time.perf_counter() - started}
+        write_atomic(out / PROVENANCE, json.dumps(origin, indent=2).encode())
     model = accelerator.unwrap_model(task.module).model.eval()
     result = None
     if evaluate_after and data.query and data.gallery:

@@ -183,10 +183,68 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     assert not (out / "model.safetensors").exists()
 
 
-def test_gradient_accumulation_takes_one_step_per_group(tiny_overrides, tmp_path) -> None:
-    config = load_config("demo", [*tiny_overrides, *HTS, "train.accumulate=2", "train.max_steps=2"])
-    history = train(config, tmp_path / "run", evaluate_after=False).history
-    assert [row["step"] for row in history] == [1, 2]
+def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(
+    tiny_overrides, tmp_path, monkeypatch
+) -> None:
+    from reid.models.neck import BNNeck
+
+    original, calls = BNNeck.forward, []
+
+    def poisoned(self, feature):
+        logits = original(self, feature)
+        calls.append(1)
+        if len(calls) == 2:
+            logits.register_hook(lambda grad: grad * float("inf"))
+        return logits
+
+    monkeypatch.setattr(BNNeck, "forward", poisoned)
+    overrides = [*tiny_overrides, *HTS, "train.checkpoint_every=1", "optim.clip_norm=0"]
+    out = tmp_path / "run"
+    with pytest.raises(UserError, match="gradient is not finite at step 1"):
+        train(load_config("demo", overrides), out)
+    tensors, metadata = checkpoint.load(out / "checkpoint.safetensors")
+    assert metadata["step"] == 1
+    assert all(torch.isfinite(t).all() for t in tensors.values() if t.is_floating_point())
+    assert (out / "diverged_batch.safetensors").is_file()
+
+
+def test_gradient_accumulation_averages_the_gradients_of_its_batches(
+    tiny_overrides, tmp_path
+) -> None:
+    from reid.data import load
+    from reid.methods import build_task
+
+    overrides = [
+        *tiny_overrides,
+        *HTS,
+        "optim.name=sgd",
+        "optim.lr=0.5",
+        "optim.momentum=0",
+        "optim.weight_decay=0",
+        "optim.clip_norm=0",
+        "optim.warmup=0",
+        "optim.head_lr_factor=1",
+        "optim.selector_lr_factor=1",
+        "train.max_steps=1",
+    ]
+    config = load_config("demo", [*overrides, "train.accumulate=2"])
+    records = load(config.data.name, config.data.root).train
+    task = build_task(config, records, torch.device("cpu"))
+    task.module.train()
+    before = {n: p.detach().clone() for n, p in task.module.named_parameters()}
+    for index in range(2):
+        (task.module(**task.batch(0, index))[0] / 2).backward()
+    train(config, tmp_path / "run", evaluate_after=False)
+    after = weights(tmp_path / "run")
+    compared = 0
+    for name, parameter in task.module.named_parameters():
+        if parameter.grad is None:
+            continue
+        expected = before[name] - 0.5 * parameter.grad
+        rounding = 8 * torch.finfo(torch.float32).eps * (1 + parameter.grad.abs().max())
+        assert (after[name.removeprefix("model.")] - expected).abs().max() <= rounding, name
+        compared += 1
+    assert compared > 100
 
 
 def test_resume_with_another_configuration_is_refused(tiny_overrides, tmp_path) -> None:

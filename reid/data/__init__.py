@@ -9,7 +9,7 @@ from reid.errors import UserError
 
 GENERATED = ("mannequins", "occluded-mannequins", "partial-mannequins")
 
-__all__ = ["GENERATED", "Record", "ReidData", "load", "prepare"]
+__all__ = ["GENERATED", "Record", "ReidData", "load", "prepare", "usable_cores"]
 
 
 def prepare(config: DataConfig) -> None:
@@ -25,13 +25,22 @@ def prepare(config: DataConfig) -> None:
 
     if (Path(config.root) / mannequins.MANIFEST).is_file():
         manifest = mannequins.read_manifest(config.root)
-        for key, wanted in (("size", config.size), ("seed", config.seed)):
-            if manifest[key] != wanted:
+        named = {"name": "protocol", "size": "size", "seed": "seed"}
+        for key, entry in named.items():
+            found, wanted = manifest.get(entry), getattr(config, key)
+            if found != wanted:
                 raise UserError(
-                    f"{config.root} holds a generated set with {key} {manifest[key]}, the run asks "
-                    f"for data.{key}={wanted}; set data.{key}={manifest[key]}, or choose another "
-                    "folder with data.root"
+                    f"{config.root} holds a generated set with {entry} {found}, the run asks for "
+                    f"data.{key}={wanted}; set data.{key}={found}, or choose another folder with "
+                    "data.root"
                 )
+        drawn = manifest.get("image_size", config.image_size)
+        if drawn[0] < config.image_size[0] or drawn[1] < config.image_size[1]:
+            raise UserError(
+                f"{config.root} was drawn at {tuple(drawn)} pixels, the run asks for "
+                f"data.image_size={config.image_size}; draw it again in another folder given as "
+                "data.root"
+            )
     elif not Path(config.root).exists():
         mannequins.generate(
             config.root,
@@ -39,8 +48,15 @@ def prepare(config: DataConfig) -> None:
             size=config.size,
             seed=config.seed,
             image_size=config.image_size,
-            workers=os.cpu_count() or 1,
+            workers=usable_cores(),
         )
+
+
+def usable_cores() -> int:
+    """Return the number of processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def load(name: str, root: str | Path) -> ReidData:

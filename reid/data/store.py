@@ -1,6 +1,8 @@
 """Decoded images in memory: one uint8 tensor that training and extraction index."""
 
 import os
+import struct
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -43,7 +45,17 @@ def decode(path: str, image_size: tuple[int, int], interpolation: str = "bicubic
             return np.asarray(rgb).transpose(2, 0, 1)
     except UserError:
         raise
-    except (OSError, SyntaxError, ValueError) as error:
+    except image_module.DecompressionBombError as error:
+        raise UserError(f"{path} is far larger than any image of a person ({error})") from error
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        IndexError,
+        struct.error,
+        zlib.error,
+    ) as error:
         raise UserError(
             f"{path} cannot be read as an image ({error}); delete it or copy it again"
         ) from error

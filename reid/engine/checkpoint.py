@@ -30,6 +30,8 @@ def write_atomic(path: Path, payload: bytes) -> None:
                 file.write(payload)
                 file.flush()
                 os.fsync(file.fileno())
+            # mkstemp makes files that only their owner may read
+            os.chmod(temporary, 0o644)
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)

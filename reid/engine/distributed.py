@@ -1,8 +1,13 @@
 """What differs between one process and several: gathering with gradient, ranks, barriers."""
 
+import datetime
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+# One process may draw or decode a whole data set while the others wait.
+TIMEOUT = datetime.timedelta(hours=3)
 
 
 def rank() -> int:

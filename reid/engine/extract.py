@@ -134,8 +134,12 @@ def _run(
     model.train(training)
     rows = gather_shards(out, len(records)).cpu()
     indices = {}
-    for stage, parts in kept.items():
-        padded = torch.zeros(length, parts[0].shape[1], dtype=torch.int64, device=device)
-        padded[:done] = torch.cat(parts)
-        indices[stage] = gather_shards(padded, len(records)).cpu().numpy()
+    if with_kept:
+        # by the model's stages, so that a rank without images takes part in every exchange
+        schedule = model.backbone.schedule
+        for stage, count in zip(schedule.stages, model.backbone.keep_counts, strict=True):
+            padded = torch.zeros(length, count, dtype=torch.int64, device=device)
+            if done:
+                padded[:done] = torch.cat(kept[stage])
+            indices[stage] = gather_shards(padded, len(records)).cpu().numpy()
     return rows, indices

@@ -5,12 +5,15 @@ from torch import nn
 
 from reid.config import OptimConfig
 
+EMBEDDINGS = (".cls_token", ".pos_embed", ".reg_token", ".dist_token")
+
 
 def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """Group the trainable parameters and build the optimiser.
 
     Biases learn at `bias_lr_factor` times the rate (TransReID), token selectors at
-    `selector_lr_factor` times, the identity classifier at `head_lr_factor` times; AdamW decays matrices only.
+    `selector_lr_factor` times, the identity classifier at `head_lr_factor` times. AdamW
+    decays matrices only, no embedding of a token or position.
 
     Args:
         module: The module to train; frozen parameters are left out.
@@ -28,7 +31,7 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optim
             scale *= config.selector_lr_factor
         elif "classifier." in name:
             scale *= config.head_lr_factor
-        decays = config.name == "sgd" or parameter.ndim > 1
+        decays = config.name == "sgd" or (parameter.ndim > 1 and not name.endswith(EMBEDDINGS))
         key = (scale, config.weight_decay if decays else 0.0)
         groups.setdefault(key, []).append(parameter)
     parameters = [

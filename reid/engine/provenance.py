@@ -39,6 +39,8 @@ def git_revision() -> str:
                 ["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10
             ).stdout.strip()
 
+        # an installed copy may lie inside another project's repository
+        git("ls-files", "--error-unmatch", str(Path(__file__)))
         revision = git("rev-parse", "HEAD")
         return revision + ("-dirty" if git("status", "--porcelain") else "")
     except (OSError, subprocess.SubprocessError):

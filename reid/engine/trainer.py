@@ -36,11 +36,19 @@ def make_accelerator(settings: TrainConfig) -> Any:
     if precision == "auto":
         precision = "no"
         if on_gpu:
-            precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+            precision = "bf16" if native else "fp16"
+    if precision == "fp16" and not on_gpu:
+        raise UserError("train.mixed_precision=fp16 needs a GPU; use auto, no or bf16")
+    # the state of an earlier run in this process would keep its precision
+    require("accelerate.state").AcceleratorState._reset_state()
     return accelerate.Accelerator(
         cpu=not on_gpu,
         mixed_precision=precision,
-        kwargs_handlers=[accelerate.DistributedDataParallelKwargs(broadcast_buffers=False)],
+        kwargs_handlers=[
+            accelerate.DistributedDataParallelKwargs(broadcast_buffers=False),
+            accelerate.InitProcessGroupKwargs(timeout=distributed.TIMEOUT),
+        ],
     )
 
 
@@ -164,34 +172,38 @@ def _step(
         batch = task.batch(epoch, (within * settings.accumulate + micro) % task.batches_per_epoch)
         with accelerator.no_sync(module) if not last else contextlib.nullcontext():
             loss, named = module(**batch)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                _diverged(out, batch, step, {k: float(v) for k, v in named.items()})
+            # one transfer from the device for all parts
+            values = torch.stack([loss.detach().float(), *(v.float() for v in named.values())])
+            row = dict(zip(("loss", *named), values.tolist(), strict=True))
+            if not math.isfinite(row["loss"]):
+                _diverged(out, batch, step, "loss", row)
             accelerator.backward(loss / settings.accumulate)
-        for name, part in {"loss": value, **named}.items():
-            parts[name] = parts.get(name, 0.0) + float(part) / settings.accumulate
-    if optim.clip_norm > 0:
-        accelerator.clip_grad_norm_(module.parameters(), optim.clip_norm)
+        for name, part in row.items():
+            parts[name] = parts.get(name, 0.0) + part / settings.accumulate
+    norm = accelerator.clip_grad_norm_(module.parameters(), optim.clip_norm or math.inf)
+    # in float16 the scaler skips steps whose gradient overflows
+    if accelerator.scaler is None and not math.isfinite(float(norm)):
+        _diverged(out, batch, step, "gradient", parts)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return parts
 
 
-def _diverged(out: Path, batch: dict[str, Any], step: int, parts: dict[str, float]) -> None:
-    saved = out / "diverged_batch.safetensors"
+def _diverged(
+    out: Path, batch: dict[str, Any], step: int, what: str, parts: dict[str, float]
+) -> None:
+    share = f".rank{distributed.rank()}" if distributed.world_size() > 1 else ""
+    saved = out / f"diverged_batch{share}.safetensors"
     tensors: dict[str, Tensor] = {}
     for name, value in batch.items():
         values = value if isinstance(value, (list, tuple)) else [value]
         tensors |= {f"{name}.{i}": v for i, v in enumerate(values) if isinstance(v, Tensor)}
-    if distributed.is_main():
-        checkpoint.save(
-            saved, tensors, {"step": step, "parts": {k: str(v) for k, v in parts.items()}}
-        )
-    bad = ", ".join(name for name, value in parts.items() if not math.isfinite(value)) or "total"
+    checkpoint.save(saved, tensors, {"step": step, "parts": {k: str(v) for k, v in parts.items()}})
+    bad = ", ".join(name for name, value in parts.items() if not math.isfinite(value))
     raise UserError(
-        f"the loss is not finite at step {step} (parts: {bad}); training stopped, the last "
-        f"checkpoint in {out} is kept and the batch was saved as {saved}; lower optim.lr, set "
-        "optim.clip_norm=1, or use train.mixed_precision=no"
+        f"the {what} is not finite at step {step}{f' ({bad})' if bad else ''}; training stopped, "
+        f"the last checkpoint in {out} is kept and the batch was saved as {saved}; lower optim.lr, "
+        "set optim.clip_norm=1, or use train.mixed_precision=no"
     )
 
 
@@ -253,7 +265,11 @@ def _inner(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
 def _read_log(path: Path, step: int) -> list[dict[str, float]]:
     if not path.is_file():
         return []
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        # a killed run may leave half a line
+        with contextlib.suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
     return [row for row in rows if row["step"] <= step]
 
 

@@ -7,7 +7,6 @@ occluded, so that what the methods do about occlusion is theirs.
 """
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
@@ -166,10 +165,10 @@ def render_figures(
         images (N, 3, H, W) uint8, masks (N, H, W) uint8, labels (N,) and attributes (N, A),
         counted from 0.
     """
-    from reid.data import mannequins
+    from reid.data import mannequins, usable_cores
 
     specs = mannequins.training_specs(identities, frames, seed=seed, occluded=0.0)
-    drawn = mannequins.render_many(specs, workers=os.cpu_count() or 1, image_size=image_size)
+    drawn = mannequins.render_many(specs, workers=usable_cores(), image_size=image_size)
     pids = np.unique(drawn.pids, return_inverse=True)[1]
     return {
         "images": torch.as_tensor(drawn.images),
@@ -181,6 +180,7 @@ def render_figures(
 
 def main() -> None:
     """Train the backbone and write it."""
+    from reid.engine.checkpoint import write_atomic
     from reid.engine.trainer import MODEL, fit, make_accelerator
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -221,13 +221,12 @@ def main() -> None:
         settings,
         arguments.work,
         accelerator=accelerator,
-        metadata={"identities": arguments.identities, "frames": arguments.frames},
+        metadata={key: str(value) for key, value in vars(arguments).items() if key != "resume"},
         resume=arguments.resume,
         label="pretrain",
     )
     if distributed.is_main():
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_bytes((arguments.work / MODEL).read_bytes())
+        write_atomic(arguments.out, (arguments.work / MODEL).read_bytes())
 
 
 if __name__ == "__main__":

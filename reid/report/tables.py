@@ -135,8 +135,14 @@ def caveats(paper: PaperTable, record: Mapping[str, Any]) -> list[str]:
         sizes = ", ".join(f"{count:,} {name}" for name, count in counts.items())
         found.append(f"Images here: {sizes}.")
     length = "epoch" if epochs == 1 else "epochs"
-    same = "as the paper" if epochs == _PAPER_EPOCHS else f"the paper trains {_PAPER_EPOCHS}"
-    found.append(f"Every row here is trained for {epochs} {length} ({same}).")
+    same = (
+        "as the paper"
+        if epochs == _PAPER_EPOCHS and not record.get("max_steps")
+        else f"the paper trains {_PAPER_EPOCHS}"
+    )
+    steps = record.get("max_steps")
+    span = f"{steps} steps" if steps else f"{epochs} {length}"
+    found.append(f"Every row here is trained for {span} ({same}).")
     found.append(f"Students here start from: {_INIT.get(init, f'the weights in {init}')}.")
     if paper.speed is not None:
         found.append(

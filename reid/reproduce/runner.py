@@ -1,9 +1,10 @@
 """Train and evaluate rows one after the other; a finished row is read back, not run again."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from reid.engine.extract import extract, extract_with_kept
 from reid.evaluation import Features, RankingResult, evaluate
 from reid.models.embedder import ReidModel, load_model, preprocess_of
 from reid.reproduce.rows import TEACHER, Row
-from reid.run import scores, train
+from reid.run import PROVENANCE, scores, train
 
 
 @dataclass
@@ -35,6 +36,7 @@ class RowOutcome:
         ranking: Evaluation with real pruning.
         query: Query features; gallery: gallery features.
         kept: Block index -> (Q, k) original patch ids that every query keeps; None when dense.
+        provenance: Versions, revision, device, date and seconds of the training.
     """
 
     row: Row
@@ -45,6 +47,7 @@ class RowOutcome:
     query: Features
     gallery: Features
     kept: dict[int, NDArray[np.int64]] | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -69,12 +72,15 @@ class DecodedData:
         )
 
 
-def row_config(base: RunConfig, row: Row, teacher: Path | None) -> RunConfig:
-    """Return the configuration of a row."""
-    changes = dict(row.changes)
-    if row.distils:
-        changes["teacher"] = str(teacher)
-    return configuration.replace(base, **changes)
+def row_config(
+    base: RunConfig,
+    row: Row,
+    teacher: str | Path | None,
+    overrides: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """Return the configuration of a row: the base, what the row changes, then the overrides."""
+    changes = {**row.changes, "teacher": str(teacher) if row.distils else None}
+    return configuration.replace(base, **{**changes, **(overrides or {})})
 
 
 def run_rows(
@@ -83,7 +89,8 @@ def run_rows(
     out: Path,
     decoded: DecodedData,
     *,
-    teacher_changes: dict[str, object] | None = None,
+    teacher_changes: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> list[RowOutcome]:
     """Train the teacher, if a row learns from it, then every row; evaluate each.
 
@@ -95,21 +102,24 @@ def run_rows(
         out: Folder; every row gets one of its own inside.
         decoded: The data set.
         teacher_changes: Further changes for the teacher, such as its backbone.
+        overrides: Changes that hold for every row and for the teacher.
 
     Returns:
-        The outcomes, the teacher first when there is one.
+        The outcomes, the teacher first unless `base.teacher` names one that is trained already.
 
     Raises:
         UserError: Bad configuration, a loss that is not finite, or a full disk.
     """
     outcomes: list[RowOutcome] = []
-    teacher_model: Path | None = None
-    if any(row.distils for row in rows):
+    teacher_model: str | Path | None = base.teacher
+    if teacher_model is None and any(row.distils for row in rows):
         teacher = Row(TEACHER.name, TEACHER.label, {**TEACHER.changes, **(teacher_changes or {})})
-        outcomes.append(run_row(row_config(base, teacher, None), teacher, out, decoded))
+        config = row_config(base, teacher, None, overrides)
+        outcomes.append(run_row(config, teacher, out, decoded))
         teacher_model = out / TEACHER.name / "model.safetensors"
     for row in rows:
-        outcomes.append(run_row(row_config(base, row, teacher_model), row, out, decoded))
+        config = row_config(base, row, teacher_model, overrides)
+        outcomes.append(run_row(config, row, out, decoded))
     return outcomes
 
 
@@ -141,11 +151,12 @@ def run_row(config: RunConfig, row: Row, out: Path, decoded: DecodedData) -> Row
     if distributed.is_main():
         payload = json.dumps(scores(ranking), indent=2)
         write_atomic(folder / "evaluation.json", payload.encode())
-    return RowOutcome(row, config, model, run.history, ranking, query, gallery, kept)
+    origin = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+    return RowOutcome(row, config, model, run.history, ranking, query, gallery, kept, origin)
 
 
 def throughput(
-    outcomes: Sequence[RowOutcome], images: Tensor, *, batch_size: int = 32, rounds: int = 15
+    outcomes: Sequence[RowOutcome], images: Tensor, *, batch_size: int = 32, rounds: int = 51
 ) -> dict[str, float]:
     """Measure images per second of every distinct architecture in one interleaved run.
 
@@ -158,7 +169,7 @@ def throughput(
         rounds: Measured forwards of each.
 
     Returns:
-        Row name to images per second.
+        Row name to images per second; measured by the first process alone.
     """
     from reid.engine.throughput import images_per_second
 
@@ -170,7 +181,10 @@ def throughput(
     models: dict[str, torch.nn.Module] = {}
     for outcome in outcomes:
         models.setdefault(shapes[outcome.row.name], outcome.model)
-    measured = images_per_second(models, batch, rounds=rounds)  # type: ignore[arg-type]
+    measured = {name: 0.0 for name in models}
+    if distributed.is_main():
+        measured = images_per_second(models, batch, rounds=rounds)  # type: ignore[arg-type]
+    distributed.barrier()
     return {name: measured[shape] for name, shape in shapes.items()}
 
 

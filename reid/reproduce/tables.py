@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reid.config import RunConfig, load_config, replace, to_dict
+from reid.config import RunConfig, load_config, read_value, replace, to_dict
 from reid.data import GENERATED
 from reid.data.records import ReidData
 from reid.engine import distributed
@@ -13,7 +13,7 @@ from reid.engine.checkpoint import write_atomic
 from reid.engine.provenance import provenance
 from reid.errors import UserError
 from reid.evaluation import bootstrap
-from reid.reproduce.rows import TABLES
+from reid.reproduce.rows import TABLES, Row
 from reid.reproduce.runner import DecodedData, RowOutcome, run_rows, throughput
 from reid.run import load_data, scores, start_processes
 
@@ -74,7 +74,9 @@ def reproduce(
         raise UserError(f"unknown table {table!r}; choose one of {', '.join(TABLES)}")
     out = Path(out)
     start_processes()
-    base, teacher_changes = _settings(data, root, size, epochs, init, overrides)
+    base, teacher_changes, changes = _settings(data, root, size, epochs, init, overrides)
+    rows = _with_backbone(table, init)
+    _refuse_row_keys(table, rows, changes)
     read = load_data(base.data)
     if not read.train:
         raise UserError(
@@ -82,19 +84,24 @@ def reproduce(
             f"reid evaluate --checkpoint FILE --data {data} --root {root}"
         )
     decoded = DecodedData.read(read, base)
-    rows = _with_backbone(table, init)
-    outcomes = run_rows(base, rows, out, decoded, teacher_changes=teacher_changes)
+    outcomes = run_rows(
+        base, rows, out, decoded, teacher_changes=teacher_changes, overrides=changes
+    )
     rates = throughput(outcomes, decoded.query)
-    record = _record(table, base, read, init, outcomes, rates)
     if not distributed.is_main():
         return ""
+    record = _record(table, base, read, init, outcomes, rates)
+    words = ["reid reproduce", table, "--data", data, "--size", size, "--init", init]
+    if epochs is not None:
+        words += ["--epochs", str(epochs)]
+    record |= {"command": " ".join([*words, *overrides]), "overrides": list(overrides)}
     write_atomic(out / "results.json", json.dumps(record, indent=2).encode())
     return write_table(record, out)
 
 
 def _settings(
     data: str, root: str, size: str, epochs: int | None, init: str, overrides: Sequence[str]
-) -> tuple[RunConfig, dict[str, object]]:
+) -> tuple[RunConfig, dict[str, object], dict[str, Any]]:
     base = load_config("sureid")
     base = replace(
         base, data__name=data, data__root=root, data__size=size, augment__views=["clean"]
@@ -109,19 +116,31 @@ def _settings(
         base, teacher = replace(base, model__init=init), {}
     if epochs is not None:
         base = replace(base, train__epochs=epochs)
+    changes: dict[str, Any] = {}
     for override in overrides:
         key, separator, value = override.partition("=")
         if not separator:
             raise UserError(f"override {override!r} is not of the form section.key=value")
-        from reid._optional import require
+        changes[key.strip().replace(".", "__")] = read_value(override, value)
+    if "model__backbone" in changes and "model__init" not in changes and init == "pretrained":
+        changes["model__init"] = "pretrained"
+    # a trained teacher belongs to the rows that distil, the others refuse one
+    base = replace(base, **changes)
+    changes.pop("teacher", None)
+    return base, teacher, changes
 
-        base = replace(base, **{key.replace(".", "__"): require("yaml").safe_load(value)})
-        if key == "model.backbone":
-            teacher = {}
-    return base, teacher
+
+def _refuse_row_keys(table: str, rows: Sequence[Row], changes: dict[str, Any]) -> None:
+    varied = {key for row in rows for key in row.changes}
+    for key in sorted(varied & changes.keys()):
+        name = key.replace("__", ".")
+        raise UserError(
+            f"{name} is what the rows of {table} set; leave it out, or train a single "
+            f"configuration with: reid train sureid {name}=VALUE --out FOLDER"
+        )
 
 
-def _with_backbone(table: str, init: str) -> list[Any]:
+def _with_backbone(table: str, init: str) -> list[Row]:
     if init == "pretrained":
         return list(TABLES[table])
     # a given backbone replaces the ViT-B of tables II and VII
@@ -129,7 +148,7 @@ def _with_backbone(table: str, init: str) -> list[Any]:
     rows = []
     for row in TABLES[table]:
         changes = {k: v for k, v in row.changes.items() if k not in fixed}
-        rows.append(type(row)(row.name, row.label, changes, row.distils))
+        rows.append(Row(row.name, row.label, changes, row.distils))
     return rows
 
 
@@ -156,6 +175,7 @@ def _record(
                 "mAP_interval": [intervals["mAP"].low, intervals["mAP"].high],
                 "images_per_second": rates[outcome.row.name],
                 "config": to_dict(outcome.config),
+                "trained": outcome.provenance,
             }
         )
     return {
@@ -168,6 +188,7 @@ def _record(
             "gallery": len(data.gallery),
         },
         "epochs": base.train.epochs,
+        "max_steps": base.train.max_steps,
         "init": init,
         "optimiser": f"{base.optim.name}, learning rate {base.optim.lr}",
         "seed": base.train.seed,
