@@ -42,7 +42,7 @@ def test_a_failed_write_leaves_the_previous_file_and_no_litter(tmp_path, monkeyp
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, call, full)
-    with pytest.raises(UserError, match="No space left.*previous file is unchanged"):
+    with pytest.raises(UserError, match=r"No space left.*previous file is unchanged"):
         checkpoint.save(path, {"w": torch.zeros(2)}, {"step": 2})
     monkeypatch.undo()
     tensors, metadata = checkpoint.load(path)

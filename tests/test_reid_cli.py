@@ -58,7 +58,7 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
         "from reid.cli import main\n"
         "with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):\n"
         "    main(['--help'])\n"
-        "heavy = {'torch', 'timm', 'cv2', 'matplotlib', 'sklearn', 'accelerate'} & set(sys.modules)\n"
+        "heavy = {'torch', 'timm', 'cv2', 'matplotlib', 'sklearn'} & set(sys.modules)\n"
         "print(sorted(heavy), 'reproduce' in out.getvalue())"
     )
     result = subprocess.run(

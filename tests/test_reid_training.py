@@ -52,8 +52,8 @@ def test_training_reduces_the_loss_of_a_batch_seen_again(tiny_overrides, tmp_pat
         [
             *tiny_overrides,
             *HTS,
-            "train.max_steps=12",
-            "optim.lr=1e-3",
+            "train.max_steps=40",
+            "optim.lr=3e-4",
             "augment.erasing=0",
             "augment.random_patch=0",
             "augment.flip=0",
@@ -61,7 +61,10 @@ def test_training_reduces_the_loss_of_a_batch_seen_again(tiny_overrides, tmp_pat
         ],
     )
     history = train(config, tmp_path / "run", evaluate_after=False).history
-    assert history[-1]["classification"] < history[0]["classification"]
+    first, last = (
+        sum(row["classification"] for row in part) for part in (history[:5], history[-5:])
+    )
+    assert last < first
 
 
 def test_kill_in_the_middle_of_an_epoch_and_resume_is_bitwise_exact(
@@ -223,7 +226,7 @@ def test_gradient_accumulation_averages_the_gradients_of_its_batches(
         "optim.weight_decay=0",
         "optim.clip_norm=0",
         "optim.warmup=0",
-        "optim.head_lr_factor=1",
+        "optim.head_lr_factor=10",
         "optim.selector_lr_factor=1",
         "train.max_steps=1",
     ]

@@ -4,6 +4,7 @@ from reid.evaluation.bootstrap import Interval, bootstrap, paired_bootstrap
 from reid.evaluation.features import Features
 from reid.evaluation.ranking import evaluate
 from reid.evaluation.result import PerQuery, RankedItem, RankingResult
+from reid.evaluation.sharded import evaluate_sharded
 
 __all__ = [
     "Features",
@@ -13,5 +14,6 @@ __all__ = [
     "RankingResult",
     "bootstrap",
     "evaluate",
+    "evaluate_sharded",
     "paired_bootstrap",
 ]

@@ -12,6 +12,7 @@ and mAP, mINP and CMC are the means over the counted queries, in percent. The pl
 every gallery row is looked up among the few sorted matches and the counts are summed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,7 +34,7 @@ _LAST = torch.iinfo(torch.int64).max
 
 
 @dataclass(frozen=True)
-class _Block:
+class Block:
     """Per-query numbers of one block of queries, in fractions of 1."""
 
     ap: Tensor
@@ -47,6 +48,24 @@ class _Block:
     top_status: Tensor
 
 
+# takes the function that ranks the block of an index, the number of queries, and those in a block
+BlockRunner = Callable[[Callable[[int], Block], int, int], list[Block]]
+
+
+def run_all(rank_block: Callable[[int], Block], queries: int, rows: int) -> list[Block]:
+    """Rank every block in this process.
+
+    Args:
+        rank_block: Ranks the block of an index.
+        queries: Number of queries.
+        rows: Queries in a block; the last may hold fewer.
+
+    Returns:
+        The blocks in order.
+    """
+    return [rank_block(index) for index in range(-(-queries // rows))]
+
+
 def evaluate(
     query: Features,
     gallery: Features,
@@ -58,6 +77,7 @@ def evaluate(
     keep_top: int = 20,
     distractor_pid: int | None = 0,
     device: str | torch.device | None = None,
+    run_blocks: BlockRunner = run_all,
 ) -> RankingResult:
     """Rank a gallery for every query and return the field's metrics, exactly.
 
@@ -83,6 +103,7 @@ def evaluate(
         distractor_pid: Identity that marks distractors; None where 0 is a person as any other
             (MSMT17 counts from 0).
         device: Where to compute; None takes the device of the gallery features.
+        run_blocks: Works off the blocks of queries; `evaluate_sharded` spreads them over processes.
 
     Returns:
         Percentages, a per-query table and the nearest rows of every query.
@@ -98,10 +119,12 @@ def evaluate(
     ids = _Ids(query, gallery, distractor_pid, place)
     rows = max(1, min(chunk, _MAX_BLOCK // len(gallery)))
     top = min(keep_top, len(gallery))
-    blocks = [
-        _rank_block(q[start : start + rows], g, ids, start, metric, ties, top)
-        for start in range(0, len(query), rows)
-    ]
+
+    def rank_block(index: int) -> Block:
+        start = index * rows
+        return _rank_block(q[start : start + rows], g, ids, start, metric, ties, top)
+
+    blocks = run_blocks(rank_block, len(query), rows)
     return _collect(blocks, query, gallery, metric, ties, max_rank)
 
 
@@ -127,7 +150,7 @@ class _Ids:
 
 def _rank_block(
     q: Tensor, g: Tensor, ids: _Ids, start: int, metric: Metric, ties: Ties, top: int
-) -> _Block:
+) -> Block:
     distance = _distances(q, g, metric)
     block = slice(start, start + q.shape[0])
     same_pid = (ids.query_pids[block, None] == ids.pids) & ids.matchable
@@ -163,7 +186,7 @@ def _rank_block(
     total = matches.clamp(min=1).to(torch.float64)
     zero = torch.zeros((), dtype=torch.float64, device=q.device)
     last = ranks.gather(1, (matches - 1).clamp(min=0)[:, None])[:, 0]
-    return _Block(
+    return Block(
         ap=torch.where(real, precision, zero).sum(dim=1) / total,
         trapezoid=torch.where(real, (before + precision) / 2.0, zero).sum(dim=1) / total,
         inp=total / last.clamp(min=1).to(torch.float64),
@@ -238,7 +261,7 @@ def _tie_values(sorted_keys: Tensor) -> Tensor:
 
 
 def _collect(
-    blocks: list[_Block],
+    blocks: list[Block],
     query: Features,
     gallery: Features,
     metric: Metric,

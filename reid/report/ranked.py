@@ -16,7 +16,7 @@ _SIGNS = {"right": "\u2713", "wrong": "\u2717", "junk": "junk"}
 _LEGEND = {
     "right": "right: same person, other camera",
     "wrong": "wrong: another person or a distractor",
-    "junk": "junk: same person and camera, or a bad box; takes no place",
+    "junk": "junk: same camera or a bad box, takes no place",
 }
 
 
