@@ -40,18 +40,17 @@ def evaluate_sharded(query: Features, gallery: Features, **options: Any) -> Rank
 
 def _run_share(rank_block: Callable[[int], Block], queries: int, rows: int) -> list[Block]:
     start, stop, length = distributed.shard_range(-(-queries // rows))
-    # a process without a share ranks a block all the same, for the shapes of what it pads
+    # a process without a share ranks a block for the shapes; what it pads with is cut off again
     blocks = [rank_block(index) for index in range(start, stop)] or [rank_block(0)]
-    count = max(0, min(stop * rows, queries) - start * rows)
     merged = {
-        name: _merge(torch.cat([getattr(b, name) for b in blocks])[:count], length * rows, queries)
+        name: _merge(torch.cat([getattr(block, name) for block in blocks]), length * rows, queries)
         for name in (field.name for field in fields(Block))
     }
     return [Block(**merged)]
 
 
 def _merge(share: Tensor, length: int, total: int) -> Tensor:
-    """Pad (count, ...) rows of this process to `length` and return the (total, ...) of all."""
+    """Pad the rows of this process to `length` and return the (total, ...) rows of all."""
     padded = torch.zeros(length, *share.shape[1:], dtype=share.dtype, device=_device())
     padded[: len(share)] = share.to(padded.device)
     return distributed.gather_shards(padded, total)
