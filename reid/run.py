@@ -17,6 +17,8 @@ from reid.evaluation import Features, RankingResult
 from reid.models.embedder import ReidModel
 
 PROVENANCE = "provenance.json"
+# Queries are shared out over processes in blocks of this many.
+CHUNK = 128
 
 
 @dataclass
@@ -198,11 +200,11 @@ def evaluate_model(
     Returns:
         The ranking, the query features and the gallery features.
     """
-    from reid.evaluation import evaluate
+    from reid.evaluation import evaluate_sharded
 
     query = extract_features(model, config, data.query, batch_size=batch_size, label="query")
     gallery = extract_features(model, config, data.gallery, batch_size=batch_size, label="gallery")
-    return evaluate(query, gallery), query, gallery
+    return evaluate_sharded(query, gallery, chunk=CHUNK), query, gallery
 
 
 def scores(result: RankingResult) -> dict[str, Any]:

@@ -18,10 +18,10 @@ from reid.data.store import load_images
 from reid.engine import distributed
 from reid.engine.checkpoint import write_atomic
 from reid.engine.extract import extract, extract_with_kept
-from reid.evaluation import Features, RankingResult, evaluate
+from reid.evaluation import Features, RankingResult, evaluate_sharded
 from reid.models.embedder import ReidModel, load_model, preprocess_of
 from reid.reproduce.rows import TEACHER, Row
-from reid.run import PROVENANCE, scores, train
+from reid.run import CHUNK, PROVENANCE, scores, train
 
 
 @dataclass
@@ -147,7 +147,7 @@ def run_row(config: RunConfig, row: Row, out: Path, decoded: DecodedData) -> Row
     gallery = extract(
         model, decoded.data.gallery, preprocess, images=decoded.gallery, progress=False
     )
-    ranking = evaluate(query, gallery)
+    ranking = evaluate_sharded(query, gallery, chunk=CHUNK)
     if distributed.is_main():
         payload = json.dumps(scores(ranking), indent=2)
         write_atomic(folder / "evaluation.json", payload.encode())
