@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.overrides = [*arguments.overrides, *rest]
     try:
         code = arguments.run(arguments)
+        _wait_for_processes()
     except UserError as error:
         _complain(str(error))
         return EXIT_USER_ERROR
@@ -53,6 +54,13 @@ def _complain(text: str) -> None:
     """Print one line, once for all processes of a run."""
     if os.environ.get("RANK", "0") == "0":
         print(f"reid: error: {text}", file=sys.stderr)
+
+
+def _wait_for_processes() -> None:
+    """Leave together: a process that is gone breaks the last exchange of a slower one."""
+    distributed = sys.modules.get("reid.engine.distributed")
+    if distributed is not None:
+        distributed.barrier()
 
 
 def _leave_process_group() -> None:
