@@ -72,8 +72,15 @@ def block_forward(
     if keep is None and not class_attention and not _few_tokens_on_cpu(x):
         return block(x), None
     y, attention = _attention(block.attn, block.norm1(x), keep, class_attention)
-    x = x + block.drop_path1(block.ls1(y))
-    return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x)))), attention
+    x = _add(block.drop_path1(block.ls1(y)), x)
+    return _add(block.drop_path2(block.ls2(block.mlp(block.norm2(x)))), x), attention
+
+
+def _add(branch: Tensor, x: Tensor) -> Tensor:
+    """x + branch, in the memory of the branch where nothing else needs it."""
+    if torch.is_grad_enabled() or branch.dtype != x.dtype:
+        return x + branch
+    return branch.add_(x)
 
 
 def _attention(

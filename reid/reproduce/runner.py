@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from reid.data.store import load_images
 from reid.engine import distributed
 from reid.engine.checkpoint import write_atomic
 from reid.engine.extract import extract, extract_with_kept
+from reid.engine.throughput import in_fresh_process
 from reid.evaluation import Features, RankingResult, evaluate_sharded
 from reid.models.embedder import ReidModel, load_model, preprocess_of
 from reid.reproduce.rows import TEACHER, Row
@@ -156,7 +156,7 @@ def run_row(config: RunConfig, row: Row, out: Path, decoded: DecodedData) -> Row
 
 
 def throughput(
-    outcomes: Sequence[RowOutcome], images: Tensor, *, batch_size: int = 32, rounds: int = 51
+    outcomes: Sequence[RowOutcome], out: Path, *, batch_size: int = 32, rounds: int = 51
 ) -> dict[str, float]:
     """Measure images per second of every distinct architecture in one interleaved run.
 
@@ -164,26 +164,21 @@ def throughput(
 
     Args:
         outcomes: Trained rows.
-        images: (N, 3, H, W) uint8, the batch is taken from the front.
+        out: Folder that holds the rows.
         batch_size: Images in one forward, as in the paper.
         rounds: Measured forwards of each.
 
     Returns:
-        Row name to images per second; measured by the first process alone.
+        Row name to images per second; measured by the first process alone, in a fresh one.
     """
-    from reid.engine.throughput import images_per_second
-
-    device = next(outcomes[0].model.parameters()).device
-    batch = preprocess_of(outcomes[0].config.data)(images[:batch_size].to(device))
-    if len(batch) < batch_size:
-        batch = batch.repeat(-(-batch_size // len(batch)), 1, 1, 1)[:batch_size]
     shapes = {o.row.name: json.dumps(_architecture(o.config), sort_keys=True) for o in outcomes}
-    models: dict[str, torch.nn.Module] = {}
+    files: dict[str, Path] = {}
     for outcome in outcomes:
-        models.setdefault(shapes[outcome.row.name], outcome.model)
-    measured = {name: 0.0 for name in models}
+        files.setdefault(shapes[outcome.row.name], out / outcome.row.name / "model.safetensors")
+    measured = dict.fromkeys(files, 0.0)
     if distributed.is_main():
-        measured = images_per_second(models, batch, rounds=rounds)  # type: ignore[arg-type]
+        rates = in_fresh_process(list(files.values()), batch_size=batch_size, rounds=rounds)
+        measured = dict(zip(files, rates, strict=True))
     distributed.barrier()
     return {name: measured[shape] for name, shape in shapes.items()}
 

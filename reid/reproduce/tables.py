@@ -87,7 +87,7 @@ def reproduce(
     outcomes = run_rows(
         base, rows, out, decoded, teacher_changes=teacher_changes, overrides=changes
     )
-    rates = throughput(outcomes, decoded.query)
+    rates = throughput(outcomes, out)
     if not distributed.is_main():
         return ""
     record = _record(table, base, read, init, outcomes, rates)
