@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sparse_vit._kernels import gather_rows, select_tokens
-from sparse_vit.blocks import block_forward
+from sparse_vit.blocks import block_forward, prefix_forward
 from sparse_vit.decisions import Decision
 from sparse_vit.selectors import StageInput
 
@@ -60,6 +60,7 @@ def encode_masked(
     keys: Tensor | None,
     collect: bool,
     taps: Sequence[int],
+    pooled: bool,
 ) -> Encoding:
     """Training: all tokens stay in place and dropped ones are hidden behind a mask.
 
@@ -71,6 +72,7 @@ def encode_masked(
         keys: (B,) int64 or None; see `forward_with_decisions`.
         collect: whether to record decisions.
         taps: blocks whose output to record.
+        pooled: whether a head follows that reads the prefix tokens alone; of use in inference.
 
     Returns:
         The encoding, before the final norm.
@@ -114,8 +116,12 @@ def encode_compacted(
     keys: Tensor | None,
     collect: bool,
     taps: Sequence[int],
+    pooled: bool,
 ) -> Encoding:
-    """Inference: the best tokens are gathered and the others are gone; see `encode_masked`."""
+    """Inference: the best tokens are gathered and the others are gone; see `encode_masked`.
+
+    With `pooled` only the prefix tokens are wanted, and the last block runs for them alone.
+    """
     out = Encoding(tokens, grid)
     prefix, total = model.num_prefix_tokens, grid[0] * grid[1]
     counts = model.schedule.counts(total)
@@ -145,6 +151,10 @@ def encode_compacted(
                 mask = torch.zeros_like(record).scatter(1, out.indices, 1.0)
                 target = model.schedule.ratios[s]
                 out.decisions.append(Decision(i, target, record, mask, out.indices))
+        if pooled and i == len(blocks) - 1 and i not in wanted and i not in taps:
+            # the head reads the prefix tokens alone, and nothing comes after this block
+            out.tokens = prefix_forward(block, out.tokens, prefix)
+            break
         _run_block(model, i, block, out, i in wanted)
         if i in taps:
             out.taps.append(Tap(out.tokens, out.indices))

@@ -228,7 +228,7 @@ class SparseVisionTransformer(VisionTransformer):
         `forward_features`.
         """
         refuse_mask(attn_mask, is_causal)
-        encoding = self._encode(x)
+        encoding = self._encode(x, pooled=True)
         return self.forward_head(encoding.tokens, keep=encoding.keep)
 
     def forward_with_decisions(
@@ -244,7 +244,7 @@ class SparseVisionTransformer(VisionTransformer):
         Returns:
             What `model(x)` returns, and one `Decision` per stage.
         """
-        encoding = self._encode(x, keys=keys, collect=True)
+        encoding = self._encode(x, keys=keys, collect=True, pooled=True)
         return self.forward_head(encoding.tokens, keep=encoding.keep), encoding.decisions
 
     def forward_intermediates(
@@ -353,6 +353,7 @@ class SparseVisionTransformer(VisionTransformer):
         collect: bool = False,
         taps: Sequence[int] = (),
         last_block: int | None = None,
+        pooled: bool = False,
     ) -> Encoding:
         """Runs the embedding, the blocks and the final norm; see `sparse_vit.encoder`."""
         if keys is not None and keys.shape != x.shape[:1]:
@@ -371,7 +372,8 @@ class SparseVisionTransformer(VisionTransformer):
             )
         blocks = self.blocks if last_block is None else self.blocks[: last_block + 1]
         encode = encode_masked if self.training else encode_compacted
-        encoding = encode(self, blocks, tokens, grid, keys, collect, taps)
+        pooled = pooled and self.global_pool == "token" and self.num_prefix_tokens > 0
+        encoding = encode(self, blocks, tokens, grid, keys, collect, taps, pooled)
         encoding.tokens = self.norm(encoding.tokens)
         if self.training and self.reweight != "off":
             encoding.tokens = self._reweight(encoding)

@@ -240,7 +240,7 @@ def test_gradient_accumulation_averages_the_gradients_of_its_batches(
         "optim.weight_decay=0",
         "optim.clip_norm=0",
         "optim.warmup=0",
-        "optim.head_lr_factor=10",
+        "optim.head_lr_factor=1",
         "optim.selector_lr_factor=1",
         "train.max_steps=1",
     ]

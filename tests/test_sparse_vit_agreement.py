@@ -188,7 +188,7 @@ def test_tokens_really_leave_and_indices_say_which() -> None:
     model = sparsify(vit, STAGES).eval()
     lengths = []
     for block in model.blocks:
-        block.register_forward_hook(lambda _, args, out: lengths.append(args[0].shape[1]))
+        block.norm1.register_forward_hook(lambda _, args, out: lengths.append(args[0].shape[1]))
     _, decisions = model.forward_with_decisions(images(vit))
     assert model.keep_counts == [12, 8, 6]
     assert lengths == [3 + n for n in (18, 12, 8, 6)]

@@ -19,7 +19,7 @@ from reid.config import ModelConfig, OptimConfig, TrainConfig
 from reid.engine import distributed
 from reid.models.backbone import create_backbone
 from reid.models.neck import BNNeck
-from sparse_vit import keyed_random
+from sparse_vit import keyed_random, save_weights
 
 PARTS = 8
 
@@ -144,16 +144,15 @@ class PretrainTask:
 
     def save(self, path: Path, state: dict[str, Tensor]) -> None:
         """Write the backbone in float16."""
-        from reid.engine import checkpoint
-
         prefix = "backbone."
         weights = {
             name.removeprefix(prefix): value.half()
             for name, value in state.items()
             if name.startswith(prefix)
         }
-        about = {"trained_by": "python -m reid.methods.pretrain", "steps": self.total}
-        checkpoint.save(path, weights, about)
+        rows, columns = self.module.backbone.patch_embed.grid_size
+        about = {"trained_by": "python -m reid.methods.pretrain", "steps": str(self.total)}
+        save_weights(weights, path, {**about, "grid_size": f"{rows}x{columns}"})
 
 
 def render_figures(
