@@ -87,7 +87,7 @@ def results(**changes: Any) -> dict[str, Any]:
         "config": {"data": {"name": "occluded-mannequins"}, "train": {"max_steps": 150}},
         "versions": {"torch": "2.0"},
         "seed": 0,
-        "minutes": 12.3,
+        "minutes_of_training": 12.3,
         "device": "a machine",
         "threads": 2,
         "date": "2030-01-02T03:04:05+00:00",
@@ -101,7 +101,7 @@ def test_the_table_shows_rows_baselines_intervals_and_origin(script: ModuleType)
     assert "| row hts | 128 > 89 > 62 > 43 | 102 | 1.50 | 32.0 | 22.2 |" in block
     assert "| *colour histogram* | | | | 1.0 | 2.0 |" in block
     assert "* + NPKD over + HTS: +2.5 (-0.2 to +5.0)" in block
-    assert "12 minutes on a machine, 2 threads, torch 2.0, 2030-01-02" in block
+    assert "12 minutes of training on a machine, 2 threads, torch 2.0, 2030-01-02" in block
     assert "revision 0123456789. " in block
     changed = script.table(results(git_revision="0123456789ab-dirty"))
     assert "revision 0123456789 with changes. " in changed
