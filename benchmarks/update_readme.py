@@ -62,13 +62,15 @@ def table(results: dict[str, Any]) -> str:
     queries = results["rows"][0]["queries"]
     revision, _, changed = results["git_revision"].partition("-")
     changed = " with changes" if changed else ""
+    origins = {row["trained"]["git_revision"][:10] for row in results["rows"] if "trained" in row}
+    trained = f", rows trained at {', '.join(sorted(origins))}" if origins else ""
     lines += [
         "",
         f"`{results['command']}`: data set {config['data']['name']}, {queries} queries, "
         f"{config['train']['max_steps']} steps for every row, seed {results['seed']}; "
         f"{results['minutes_of_training']:.0f} minutes of training on {results['device']}, {results['threads']} threads, "
         f"torch {versions['torch']}, {results['date'][:10]}, revision "
-        f"{revision[:10]}{changed}. Images per second: float32, batch 32, medians of runs "
+        f"{revision[:10]}{changed}{trained}. Images per second: float32, batch 32, medians of runs "
         "that take turns.",
     ]
     return "\n".join(lines)
