@@ -68,7 +68,8 @@ def table(results: dict[str, Any]) -> str:
         "",
         f"`{results['command']}`: data set {config['data']['name']}, {queries} queries, "
         f"{config['train']['max_steps']} steps for every row, seed {results['seed']}; "
-        f"{results['minutes_of_training']:.0f} minutes of training on {results['device']}, {results['threads']} threads, "
+        f"{results['minutes_of_training']:.0f} minutes of training on {results['device']}, "
+        f"{results['threads']} threads, "
         f"torch {versions['torch']}, {results['date'][:10]}, revision "
         f"{revision[:10]}{changed}{trained}. Images per second: float32, batch 32, medians of runs "
         "that take turns.",
