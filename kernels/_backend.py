@@ -1,29 +1,35 @@
 """Which implementation serves a call, and the reasons why another cannot: nothing is silent.
 
-The default (`impl=None`) depends on the call alone: `triton` for tensors on a CUDA or ROCm device
-when it can serve them, `reference` otherwise. An implementation asked for by name serves or raises.
+The default (`impl=None`) depends on the call alone: on a CUDA or ROCm device `triton`, on the
+processor `cpu`, each when it can serve the call, and `reference` otherwise. An implementation asked
+for by name serves or raises.
 """
 
 import importlib.util
 import os
+from collections.abc import Callable, Mapping
 from functools import cache
 
 import torch
-from torch import Tensor
 
-from kernels._launch import MAX_HEAD_DIM
-
-IMPLEMENTATIONS = ("reference", "triton")
+IMPLEMENTATIONS = ("reference", "triton", "cpu")
+NATIVE = {"cuda": "triton", "cpu": "cpu"}
 
 
-def resolve_masked_attention(impl: str | None, q: Tensor, k: Tensor, v: Tensor) -> str:
-    """Name the implementation that serves a call of masked attention.
+def choose(
+    operator: str,
+    impl: str | None,
+    device: torch.device,
+    reasons: Mapping[str, Callable[[], list[str]]],
+) -> str:
+    """Name the implementation that serves a call.
 
     Args:
+        operator: Name of the public function, for messages.
         impl: What the caller asked for; None means the default of the device.
-        q: (B, H, N, D).
-        k: (B, H, N, D).
-        v: (B, H, N, D).
+        device: Where the tensors are.
+        reasons: For every implementation besides `reference` that the operator has, a function that
+            lists why it cannot serve this call; an empty list means that it can.
 
     Returns:
         One of `IMPLEMENTATIONS`.
@@ -33,42 +39,43 @@ def resolve_masked_attention(impl: str | None, q: Tensor, k: Tensor, v: Tensor) 
         RuntimeError: It cannot serve this call; the message lists every reason.
     """
     if impl is None:
-        wanted = q.device.type == "cuda" and not triton_reasons(q, k, v)
-        return "triton" if wanted else "reference"
-    if impl not in IMPLEMENTATIONS:
+        native = NATIVE.get(device.type, "")
+        return native if native in reasons and not reasons[native]() else "reference"
+    if impl == "reference":
+        return impl
+    if impl not in reasons:
         raise ValueError(
-            f"masked_attention: impl={impl!r} does not exist; choose one of "
-            f"{', '.join(IMPLEMENTATIONS)}, or None for the default"
+            f"{operator}: impl={impl!r} does not exist; choose one of "
+            f"{', '.join(('reference', *reasons))}, or None for the default"
         )
-    reasons = triton_reasons(q, k, v) if impl == "triton" else []
-    if reasons:
+    found = reasons[impl]()
+    if found:
         raise RuntimeError(
-            f"masked_attention: impl={impl!r} cannot serve this call: {'; '.join(reasons)}. "
+            f"{operator}: impl={impl!r} cannot serve this call: {'; '.join(found)}. "
             "Use impl='reference', or None for the default"
         )
     return impl
 
 
-def triton_reasons(q: Tensor, k: Tensor, v: Tensor) -> list[str]:
-    """List every reason why the Triton kernels cannot serve a call; empty when they can."""
+def triton_reasons(device: torch.device) -> list[str]:
+    """List why no Triton kernel can run on a device; empty when they can."""
     reasons = []
     if not has_triton():
         reasons.append("triton is not installed")
-    if q.device.type == "cpu" and not interprets():
+    if device.type == "cpu" and not interprets():
         reasons.append("the tensors are on cpu and TRITON_INTERPRET=1 is not set")
-    if q.device.type not in ("cpu", "cuda"):
-        reasons.append(f"the tensors are on {q.device.type}, the kernels run on CUDA and ROCm")
-    if q.dtype not in (torch.float16, torch.bfloat16, torch.float32):
-        reasons.append(f"the dtype is {q.dtype}, the kernels take float16, bfloat16 and float32")
-    if q.shape[-1] > MAX_HEAD_DIM:
-        reasons.append(f"the head dimension is {q.shape[-1]}, the kernels take 1..{MAX_HEAD_DIM}")
-    if any(x.shape[2] * x.stride(2) >= 2**31 for x in (q, k, v)):
-        reasons.append("one sequence spans 2**31 elements or more")
-    if q.device.type == "cuda" and torch.version.hip is None and has_triton():
-        major, minor = torch.cuda.get_device_capability(q.device)
+    if device.type not in ("cpu", "cuda"):
+        reasons.append(f"the tensors are on {device.type}, the kernels run on CUDA and ROCm")
+    if device.type == "cuda" and torch.version.hip is None and has_triton():
+        major, minor = _capability(device)
         if major < 8:
             reasons.append(f"the device is sm_{major}{minor}, the kernels need sm_80 or later")
     return reasons
+
+
+@cache
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
 
 
 @cache

@@ -11,9 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import _attention_triton, _torch
-from kernels._backend import resolve_masked_attention
+from kernels import _backend
+from kernels._eager import masked_attention as _eager
+from kernels._gpu import masked_attention as _gpu
 from kernels._library import register, register_gradient
+
+_MODULES: dict[str, ModuleType] = {"reference": _eager, "triton": _gpu}
 
 
 def masked_attention(
@@ -99,7 +102,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     if q.numel() == 0:
         return _forward_fake(q, k, v, keep, scale, impl)
-    return _implementation(impl, q, k, v).masked_attention_forward(q, k, v, keep > 0.5, scale)
+    return _implementation(impl, q, k, v).forward(q, k, v, keep > 0.5, scale)
 
 
 def _backward(
@@ -117,12 +120,17 @@ def _backward(
         dq, dk, dv, dkeep = _backward_fake(grad, q, k, v, keep, o, lse, scale, impl)
         return dq, dk, dv, dkeep.zero_()
     serve = _implementation(impl, q, k, v)
-    return serve.masked_attention_backward(grad, q, k, v, keep > 0.5, o, lse, scale)
+    return serve.backward(grad, q, k, v, keep > 0.5, o, lse, scale)
+
+
+def served_by(impl: str | None, q: Tensor, k: Tensor, v: Tensor) -> str:
+    """Name the implementation that serves a call; raises as `masked_attention` does."""
+    reasons = {"triton": lambda: _gpu.reasons(q, k, v)}
+    return _backend.choose("masked_attention", impl, q.device, reasons)
 
 
 def _implementation(impl: str | None, q: Tensor, k: Tensor, v: Tensor) -> ModuleType:
-    name = resolve_masked_attention(impl, q, k, v)
-    return _attention_triton if name == "triton" else _torch
+    return _MODULES[served_by(impl, q, k, v)]
 
 
 def _rows_like(q: Tensor) -> Tensor:
@@ -133,7 +141,7 @@ def _rows_like(q: Tensor) -> Tensor:
 def _forward_fake(
     q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float, impl: str | None
 ) -> tuple[Tensor, Tensor]:
-    return _rows_like(q), q.new_empty(q.shape[:3], dtype=_torch.accumulator(q.dtype))
+    return _rows_like(q), q.new_empty(q.shape[:3], dtype=_eager.accumulator(q.dtype))
 
 
 def _backward_fake(

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kernels import _backend, masked_attention, reference
+from kernels.masked_attention import served_by
 
 pytestmark = pytest.mark.gpu
 
@@ -51,14 +52,14 @@ def test_compiled_kernels_equal_float64(tokens, dim, dtype):
 
 def test_triton_is_the_default():
     (q, k, v, keep), _ = make(2, 2, 33, 64, torch.bfloat16)
-    assert _backend.resolve_masked_attention(None, q, k, v) == "triton"
+    assert served_by(None, q, k, v) == "triton"
     default = masked_attention(q, k, v, keep)
     assert torch.equal(default, masked_attention(q, k, v, keep, impl="triton"))
 
 
 def test_what_triton_cannot_serve_goes_to_the_reference():
     (q, k, v, keep), _ = make(2, 2, 33, 64, torch.float64)
-    assert _backend.resolve_masked_attention(None, q, k, v) == "reference"
+    assert served_by(None, q, k, v) == "reference"
     exact = reference.masked_attention(q, k, v, keep.double())
     torch.testing.assert_close(masked_attention(q, k, v, keep), exact)
 

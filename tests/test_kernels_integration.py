@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from kernels import _backend, masked_attention, reference
+from kernels.masked_attention import served_by
 
 OPERATORS = torch.ops.sparse_vit_kernels
 
@@ -165,8 +166,8 @@ def test_ddp(tmp_path):
 
 def test_the_default_is_reference_on_the_cpu():
     q = torch.zeros(1, 1, 2, 4)
-    assert _backend.resolve_masked_attention(None, q, q, q) == "reference"
-    assert _backend.resolve_masked_attention("triton", q, q, q) == "triton"
+    assert served_by(None, q, q, q) == "reference"
+    assert served_by("triton", q, q, q) == "triton"
 
 
 def test_an_implementation_that_cannot_serve_raises_with_every_reason(monkeypatch):

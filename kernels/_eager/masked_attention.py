@@ -26,9 +26,7 @@ def unit_stride(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def masked_attention_forward(
-    q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float
-) -> tuple[Tensor, Tensor]:
+def forward(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Compute the output and the log-sum-exp of every row.
 
     A dropped token's key and value are replaced by zeros for everybody and its own weight is put
@@ -79,7 +77,7 @@ def _rows(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> tuple[
     return scores.softmax(-1) @ v, lse
 
 
-def masked_attention_backward(
+def backward(
     grad: Tensor,
     q: Tensor,
     k: Tensor,

@@ -6,15 +6,27 @@ import math
 import torch
 from torch import Tensor
 
-from kernels import _launch
-from kernels._torch import unit_stride
+from kernels import _backend, _launch
+from kernels._eager.masked_attention import unit_stride
 from kernels.reference import RATIO_LIMIT
 
 
-def masked_attention_forward(
-    q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float
-) -> tuple[Tensor, Tensor]:
-    """Compute o and L; arguments and results as in `kernels._torch`."""
+def reasons(q: Tensor, k: Tensor, v: Tensor) -> list[str]:
+    """List every reason why these kernels cannot serve a call; empty when they can."""
+    found = _backend.triton_reasons(q.device)
+    if q.dtype not in (torch.float16, torch.bfloat16, torch.float32):
+        found.append(f"the dtype is {q.dtype}, the kernels take float16, bfloat16 and float32")
+    if q.shape[-1] > _launch.MAX_HEAD_DIM:
+        found.append(
+            f"the head dimension is {q.shape[-1]}, the kernels take 1..{_launch.MAX_HEAD_DIM}"
+        )
+    if any(x.shape[2] * x.stride(2) >= 2**31 for x in (q, k, v)):
+        found.append("one sequence spans 2**31 elements or more")
+    return found
+
+
+def forward(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Compute o and L; arguments and results as in `kernels._eager.masked_attention`."""
     from kernels._triton import masked_attention as jit
 
     batch, heads, tokens, dim = q.shape
@@ -39,7 +51,7 @@ def masked_attention_forward(
     return o, lse
 
 
-def masked_attention_backward(
+def backward(
     grad: Tensor,
     q: Tensor,
     k: Tensor,
@@ -49,7 +61,7 @@ def masked_attention_backward(
     lse: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Compute dq, dk, dv and dkeep; arguments and results as in `kernels._torch`."""
+    """Compute dq, dk, dv and dkeep; see `kernels._eager.masked_attention`."""
     from kernels._triton import masked_attention as jit
 
     batch, heads, tokens, dim = q.shape

@@ -1,0 +1,1 @@
+"""Plain torch on any device: one file per operator; serves `impl="reference"`."""

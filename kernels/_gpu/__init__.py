@@ -1,0 +1,1 @@
+"""Launchers of the Triton kernels: one file per operator; serve `impl="triton"`."""
