@@ -56,7 +56,7 @@ setup(
         include=["kernels", "kernels.*", "sparse_vit", "sparse_vit.*", "reid", "reid.*"]
     ),
     package_data={
-        "kernels": ["py.typed"],
+        "kernels": ["py.typed", "_launch/tables/*"],
         "sparse_vit": ["py.typed"],
         "reid": ["py.typed", "recipes/*.yaml", "assets/*"],
     },

@@ -1,0 +1,137 @@
+"""Chooses the configuration of a launch: an override, else a tuned one, else the rule.
+
+Nothing is timed here. The tuned configurations come from the file that `python -m kernels.tune`
+wrote on this machine, then from the table that ships with the package for the architecture.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from kernels._launch import tuned
+from kernels._launch.architecture import INTERPRETER, limits
+from kernels._launch.config import LaunchConfig, Problem
+
+TABLES = Path(__file__).parent / "tables"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel as the launcher sees it.
+
+    Attributes:
+        name: Module in `kernels._triton` and function, such as `masked_attention.forward_kernel`.
+        rule: The configuration where nothing was measured; None where the kernel does not serve
+            the problem and another one takes its place. It reads the name of a listed architecture.
+        candidates: What a tuner may try instead; None among them as above.
+    """
+
+    name: str
+    rule: Callable[[Problem], LaunchConfig | None]
+    candidates: Callable[[Problem], list[LaunchConfig | None]]
+
+
+KERNELS: dict[str, Kernel] = {}
+_overrides: dict[str, LaunchConfig | None] = {}
+
+
+def register(kernel: Kernel) -> Kernel:
+    """Make a kernel known to the launcher, the tuner and the catalog."""
+    KERNELS[kernel.name] = kernel
+    return kernel
+
+
+def choose(name: str, tokens: int, head_dim: int, itemsize: int, arch: str) -> LaunchConfig | None:
+    """Choose the launch of a kernel; arguments as in `Problem`.
+
+    Returns:
+        The configuration, or None where the kernel does not serve the problem.
+    """
+    if _overrides and name in _overrides:
+        return _overrides[name]
+    return _chosen(name, tokens, head_dim, itemsize, arch)[0]
+
+
+def explain(name: str, problem: Problem) -> tuple[LaunchConfig | None, str]:
+    """Choose as `choose` does and say where the configuration comes from."""
+    if name in _overrides:
+        return _overrides[name], "override"
+    return _chosen(name, problem.tokens, problem.head_dim, problem.itemsize, problem.arch)
+
+
+@contextlib.contextmanager
+def override(configs: Mapping[str, LaunchConfig | None]) -> Iterator[None]:
+    """Launch the named kernels with these configurations, whatever the problem.
+
+    It holds in every thread, because the backward pass runs in a thread of autograd's.
+
+    Args:
+        configs: Name of the kernel to its configuration; None keeps the kernel from serving.
+
+    Raises:
+        ValueError: There is no kernel of that name.
+    """
+    unknown = sorted(configs.keys() - KERNELS.keys())
+    if unknown:
+        raise ValueError(
+            f"override: there is no kernel named {', '.join(unknown)}; choose among "
+            f"{', '.join(KERNELS)}"
+        )
+    before = dict(_overrides)
+    _overrides.update(configs)
+    try:
+        yield
+    finally:
+        _overrides.clear()
+        _overrides.update(before)
+
+
+def forget() -> None:
+    """Read the tuning files again at the next launch."""
+    _chosen.cache_clear()
+    _table.cache_clear()
+
+
+def rule(name: str, problem: Problem) -> LaunchConfig | None:
+    """Return what a kernel is launched with where nothing was measured."""
+    known = limits(problem.arch).name
+    return KERNELS[name].rule(Problem(problem.tokens, problem.head_dim, problem.itemsize, known))
+
+
+@cache
+def _chosen(
+    name: str, tokens: int, head_dim: int, itemsize: int, arch: str
+) -> tuple[LaunchConfig | None, str]:
+    problem = Problem(tokens, head_dim, itemsize, arch)
+    if arch != INTERPRETER:
+        # A configuration measured at another length is taken only where it is a candidate here.
+        possible = KERNELS[name].candidates(Problem(tokens, head_dim, itemsize, limits(arch).name))
+        for path in (tuned.user_path(arch), TABLES / f"{arch}.json"):
+            found = _table(path, arch).get(name, problem) if path else None
+            if found is not None and found.config in possible:
+                return found.config, f"{path}, measured at {found.tokens} tokens"
+    return rule(name, problem), "rule"
+
+
+@cache
+def _table(path: Path, arch: str) -> tuned.Table:
+    try:
+        return tuned.read(path, arch, frozenset(KERNELS))
+    except FileNotFoundError as error:
+        if tuned.asked_for(path):
+            _warn(path, error)
+    except (OSError, ValueError) as error:
+        _warn(path, error)
+    return tuned.Table({})
+
+
+def _warn(path: Path, error: Exception) -> None:
+    warnings.warn(
+        f"the kernels' tuning file {path} is not used: {error}. Write it anew with "
+        f"`python -m kernels.tune`, or set {tuned.VARIABLE}=off; until then the kernels run with "
+        "their default configurations",
+        stacklevel=2,
+    )
