@@ -9,6 +9,7 @@ from importlib import metadata
 
 from kernels.gather import gather_rows, scatter_rows
 from kernels.masked_attention import masked_attention
+from kernels.ragged_attention import ragged_attention
 from kernels.token_select import TokenSelection, select_tokens
 
 __version__ = "0.1.0"
@@ -17,6 +18,7 @@ __all__ = [
     "TokenSelection",
     "gather_rows",
     "masked_attention",
+    "ragged_attention",
     "scatter_rows",
     "select_tokens",
 ]

@@ -5,6 +5,7 @@ The implementations that serve calls are tested against these functions in float
 """
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -72,6 +73,45 @@ def masked_attention(
     ratios = (scores - shift).clamp(max=math.log(RATIO_LIMIT)).exp()
     weights = ratios * gates
     return (weights / weights.sum(-1, keepdim=True)) @ v
+
+
+def ragged_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor,
+    *,
+    rows: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Softmax attention within every sequence of a packed batch.
+
+    Token i of sequence b, `i = cu_seqlens[b] .. cu_seqlens[b + 1] - 1`, gets
+    `O_i = sum_j e^{S_ij} v_j / sum_j e^{S_ij}`, `S_ij = scale * q_i . k_j`, with j over that
+    sequence. With `rows`, q_i stands for `q[rows[i]]`, k_j and v_j likewise.
+
+    Args:
+        q: (R, H, D) queries.
+        k: (R, H, D) keys.
+        v: (R, H, D) values.
+        cu_seqlens: (B + 1,) integers from 0, never falling.
+        rows: (T,) integers in [0, R), or None when R is T.
+        scale: Factor of the logits; None means `D ** -0.5`.
+
+    Returns:
+        (T, H, D), zero from `cu_seqlens[-1]` on.
+    """
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    bounds = cu_seqlens.tolist()
+    tokens = q.shape[0] if rows is None else rows.shape[0]
+    outputs = []
+    for start, end in pairwise(bounds):
+        members = slice(start, end) if rows is None else rows[start:end].long()
+        queries, keys, values = (x[members].transpose(0, 1) for x in (q, k, v))
+        weights = (scale * (queries @ keys.transpose(-2, -1))).softmax(-1)
+        outputs.append((weights @ values).transpose(0, 1))
+    outputs.append(q.new_zeros(tokens - bounds[-1], *q.shape[1:]))
+    return torch.cat(outputs)
 
 
 def select_top_k(scores: Tensor, k: int) -> Tensor:
