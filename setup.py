@@ -1,9 +1,14 @@
 """Metadata, dependencies and extras of the `sparse-vit` distribution."""
 
+import importlib.util
 import re
+import shutil
 from pathlib import Path
+from types import ModuleType
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 HERE = Path(__file__).parent
 
@@ -15,6 +20,41 @@ def read_version() -> str:
     if match is None:
         raise RuntimeError("sparse_vit/_version.py does not define __version__")
     return match.group(1)
+
+
+def load_builder() -> ModuleType | None:
+    """Return the file that builds the CPU kernels; None where torch, which it needs, is not.
+
+    torch is no build requirement: an isolated build has none and leaves the kernels to first use.
+    """
+    if importlib.util.find_spec("torch") is None:
+        return None
+    path = HERE / "kernels" / "_cpu" / "build.py"
+    spec = importlib.util.spec_from_file_location("build_cpu_kernels", path)
+    if spec is None or spec.loader is None:
+        raise RuntimeError(f"{path} cannot be imported")
+    builder = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(builder)
+    return builder
+
+
+BUILDER = load_builder()
+
+
+class BuildCpuKernels(build_ext):
+    """Ships the CPU kernels compiled; without them they are compiled at first use."""
+
+    def build_extension(self, extension: Extension) -> None:
+        """Copy the compiled module, from the user's cache if it is there, to where it ships."""
+        assert BUILDER is not None
+        try:
+            built = BUILDER.compiled()
+        except (RuntimeError, OSError) as error:
+            raise CompileError(f"{error}. They will be tried again at first use") from error
+        target = Path(self.get_ext_fullpath(extension.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if built != target:
+            shutil.copyfile(built, target)
 
 
 REID = [
@@ -55,8 +95,20 @@ setup(
     packages=find_packages(
         include=["kernels", "kernels.*", "sparse_vit", "sparse_vit.*", "reid", "reid.*"]
     ),
+    ext_modules=(
+        [
+            Extension(
+                "kernels._cpu._extension",
+                sorted(str(path.relative_to(HERE)) for path in BUILDER.SOURCES.glob("*.cpp")),
+                optional=True,
+            )
+        ]
+        if BUILDER is not None and not BUILDER.obstacles()
+        else []
+    ),
+    cmdclass={"build_ext": BuildCpuKernels},
     package_data={
-        "kernels": ["py.typed", "_launch/tables/*"],
+        "kernels": ["py.typed", "_launch/tables/*", "_cpu/src/*.h", "_cpu/src/*.cpp"],
         "sparse_vit": ["py.typed"],
         "reid": ["py.typed", "recipes/*.yaml", "assets/*"],
     },

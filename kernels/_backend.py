@@ -12,6 +12,8 @@ from functools import cache
 
 import torch
 
+from kernels._cpu import build
+
 IMPLEMENTATIONS = ("reference", "triton", "cpu")
 NATIVE = {"cuda": "triton", "cpu": "cpu"}
 
@@ -71,6 +73,13 @@ def triton_reasons(device: torch.device) -> list[str]:
         if major < 8:
             reasons.append(f"the device is sm_{major}{minor}, the kernels need sm_80 or later")
     return reasons
+
+
+def cpu_reasons(device: torch.device) -> list[str]:
+    """List why no C++ kernel can run on a device; empty when they can. May build them, once."""
+    if device.type != "cpu":
+        return [f"the tensors are on {device.type}, the C++ kernels run on cpu"]
+    return build.reasons()
 
 
 @cache
