@@ -1,0 +1,8 @@
+// Functions are compiled for whatever the compiler takes as its base, four floats at a time.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#define SPARSE_VIT_ISA generic
