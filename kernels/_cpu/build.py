@@ -239,6 +239,8 @@ def _compile(folder: str) -> str:
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     from torch.utils import cpp_extension
 
+    # A second build in one process would otherwise get another name than the one it is imported by.
+    cpp_extension.JIT_EXTENSION_VERSIONER.entries.pop(NAME, None)
     try:
         module = cpp_extension.load(
             NAME,
