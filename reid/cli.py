@@ -192,7 +192,7 @@ def _reproduce(verbs: Any) -> None:
         "--init",
         default="pretrained",
         help="pretrained, scratch (with its own "
-        "AdamW recipe), mini (the small backbone that ships), or a file",
+        "AdamW recipe), mini (the small backbone that ships, with the demo's recipe), or a file",
     )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default runs/TABLE-NAME")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")

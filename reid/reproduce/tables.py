@@ -27,15 +27,20 @@ SCRATCH: dict[str, Any] = {
     "optim__warmup": 0.1,
     "optim__clip_norm": 1.0,
 }
-# The small backbone needs its own size and a rate that suits few steps.
-MINI: dict[str, Any] = {
-    **SCRATCH,
-    "model__init": "mini",
-    "model__backbone": "mini",
-    "model__drop_path": 0.0,
-    "data__image_size": [128, 64],
-    "train__identities": 8,
-}
+# The small backbone is trained for few steps, with what suits them in the demo's recipe.
+DEMO_KEYS = (
+    "model__init",
+    "model__backbone",
+    "model__drop_path",
+    "data__image_size",
+    "augment__erasing",
+    "augment__random_patch",
+    "loss__kd_feature",
+    "loss__ratio",
+    "optim",
+    "train__identities",
+    "train__instances",
+)
 TEACHER_BACKBONE = "vit_base_patch16_224"
 
 
@@ -108,7 +113,7 @@ def _settings(
     )
     teacher: dict[str, object] = {"model__backbone": TEACHER_BACKBONE, "model__init": "pretrained"}
     if init == "mini":
-        base, teacher = replace(base, **MINI), {}
+        base, teacher = replace(base, **_short_settings()), {}
     elif init == "scratch":
         base, teacher["model__init"] = replace(base, **SCRATCH), "scratch"
     elif init != "pretrained":
@@ -128,6 +133,15 @@ def _settings(
     base = replace(base, **changes)
     changes.pop("teacher", None)
     return base, teacher, changes
+
+
+def _short_settings() -> dict[str, Any]:
+    tree = to_dict(load_config("demo"))
+    settings = {}
+    for key in DEMO_KEYS:
+        section, _, name = key.partition("__")
+        settings[key] = tree[section][name] if name else tree[section]
+    return settings
 
 
 def _refuse_row_keys(table: str, rows: Sequence[Row], changes: dict[str, Any]) -> None:
