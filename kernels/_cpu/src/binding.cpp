@@ -3,8 +3,25 @@
 
 #include <ATen/Parallel.h>
 
+#include "attention.h"
+#include "isa.h"
+
 #define TEXT(name) #name
 #define TEXT_OF(name) TEXT(name)
+
+namespace binding {
+
+template <>
+struct Argument<sparse_vit::Operand>
+    : Aggregated<sparse_vit::Operand, void*, std::int64_t, std::int64_t, std::int64_t> {};
+
+template <>
+struct Argument<sparse_vit::Sequences>
+    : Aggregated<sparse_vit::Sequences, const std::int32_t*, const void*, bool, const std::uint8_t*,
+                 std::int64_t, std::int64_t, std::int64_t, std::int64_t, sparse_vit::Type, float> {
+};
+
+}  // namespace binding
 
 namespace {
 
@@ -13,8 +30,17 @@ const char build_tag[] = "build-tag:" TEXT_OF(SPARSE_VIT_BUILD_TAG) ";";
 
 std::int64_t num_threads() { return at::get_num_threads(); }
 
+const char* isa() {
+  switch (sparse_vit::isa()) {
+    case sparse_vit::Isa::avx512: return "avx512";
+    case sparse_vit::Isa::avx2: return "avx2";
+    default: return "generic";
+  }
+}
+
 PyMethodDef methods[] = {
     binding::method<num_threads>("num_threads"),
+    binding::method<isa>("isa"),
     {nullptr, nullptr, 0, nullptr},
 };
 

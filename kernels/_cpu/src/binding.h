@@ -1,5 +1,5 @@
-// Turns a plain C++ function into one that Python calls with positional numbers: a tensor is given
-// as its data pointer, sizes and strides as integers. Arguments are converted by their type alone.
+// Turns a plain C++ function into one that Python calls with positional numbers. Arguments are
+// converted by their type alone; a structure takes its members, one number each, in order.
 #pragma once
 
 #include <Python.h>
@@ -9,21 +9,34 @@
 #include <string>
 #include <tuple>
 #include <type_traits>
-#include <utility>
 
 namespace binding {
 
+// Numbers still to be converted, taken from the front.
+using Numbers = PyObject* const*;
+
 template <typename T>
-T from_python(PyObject* object) {
-  if constexpr (std::is_pointer_v<T>) {
-    return reinterpret_cast<T>(PyLong_AsUnsignedLongLong(object));
-  } else if constexpr (std::is_floating_point_v<T>) {
-    return static_cast<T>(PyFloat_AsDouble(object));
-  } else {
-    static_assert(std::is_integral_v<T>, "arguments are pointers, integers or floats");
-    return static_cast<T>(PyLong_AsLongLong(object));
+struct Argument {
+  static constexpr int count = 1;
+  static T take(Numbers& numbers) {
+    PyObject* number = *numbers++;
+    if constexpr (std::is_pointer_v<T>) {
+      return reinterpret_cast<T>(PyLong_AsUnsignedLongLong(number));
+    } else if constexpr (std::is_floating_point_v<T>) {
+      return static_cast<T>(PyFloat_AsDouble(number));
+    } else {
+      static_assert(std::is_integral_v<T> || std::is_enum_v<T>);
+      return static_cast<T>(PyLong_AsLongLong(number));
+    }
   }
-}
+};
+
+// The base of a specialisation for an aggregate: its members' types, in order.
+template <typename Aggregate, typename... Members>
+struct Aggregated {
+  static constexpr int count = (Argument<Members>::count + ... + 0);
+  static Aggregate take(Numbers& numbers) { return {Argument<Members>::take(numbers)...}; }
+};
 
 inline PyObject* to_python(const char* text) { return PyUnicode_FromString(text); }
 inline PyObject* to_python(std::int64_t number) { return PyLong_FromLongLong(number); }
@@ -33,18 +46,14 @@ struct Bound;
 
 template <typename Result, typename... Arguments, Result (*Function)(Arguments...)>
 struct Bound<Function> {
-  static PyObject* call(PyObject*, PyObject* const* objects, Py_ssize_t count) {
-    constexpr int expected = sizeof...(Arguments);
+  static PyObject* call(PyObject*, Numbers numbers, Py_ssize_t count) {
+    constexpr int expected = (Argument<std::decay_t<Arguments>>::count + ... + 0);
     if (count != expected) {
-      return PyErr_Format(PyExc_TypeError, "takes %d arguments, got %zd", expected, count);
+      return PyErr_Format(PyExc_TypeError, "takes %d numbers, got %zd", expected, count);
     }
-    return call(objects, std::index_sequence_for<Arguments...>{});
-  }
-
- private:
-  template <std::size_t... Index>
-  static PyObject* call([[maybe_unused]] PyObject* const* objects, std::index_sequence<Index...>) {
-    std::tuple<Arguments...> arguments{from_python<Arguments>(objects[Index])...};
+    // Braces convert from left to right.
+    std::tuple<std::decay_t<Arguments>...> arguments{
+        Argument<std::decay_t<Arguments>>::take(numbers)...};
     if (PyErr_Occurred()) return nullptr;
     std::string failure;
     [[maybe_unused]] std::conditional_t<std::is_void_v<Result>, int, Result> result{};
@@ -73,8 +82,7 @@ struct Bound<Function> {
 
 template <auto Function>
 PyMethodDef method(const char* name) {
-  auto call = static_cast<PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t)>(
-      &Bound<Function>::call);
+  auto call = static_cast<PyObject* (*)(PyObject*, Numbers, Py_ssize_t)>(&Bound<Function>::call);
   return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(call)), METH_FASTCALL,
           nullptr};
 }
