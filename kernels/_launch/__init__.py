@@ -3,9 +3,13 @@
 from kernels._launch.architecture import ARCHITECTURES, Architecture, architecture, limits
 from kernels._launch.attention import (
     attention_forward,
+    attention_grad_all,
     attention_grad_keys,
     attention_grad_queries,
-    tail_rows,
+    ragged_forward,
+    ragged_grad,
+    ragged_grad_keys,
+    ragged_grad_queries,
 )
 from kernels._launch.choice import KERNELS, choose, explain, override
 from kernels._launch.config import (
@@ -14,6 +18,7 @@ from kernels._launch.config import (
     Problem,
     padded_head_dim,
     power_of_two,
+    tail,
 )
 
 __all__ = [
@@ -25,6 +30,7 @@ __all__ = [
     "Problem",
     "architecture",
     "attention_forward",
+    "attention_grad_all",
     "attention_grad_keys",
     "attention_grad_queries",
     "choose",
@@ -33,5 +39,9 @@ __all__ = [
     "override",
     "padded_head_dim",
     "power_of_two",
-    "tail_rows",
+    "ragged_forward",
+    "ragged_grad",
+    "ragged_grad_keys",
+    "ragged_grad_queries",
+    "tail",
 ]

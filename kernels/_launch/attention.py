@@ -1,36 +1,25 @@
 """Launches of the attention kernels.
 
 Tiles of half precision have 64 rows, the least that the matrix instructions of sm_90 take, and
-shrink to the sequence. Products of float32 run on the ordinary units with operands in registers, so
-their tiles are smaller.
+fewer where the sequence is so short that smaller tiles waste less. Products of float32 run on the
+ordinary units with operands in registers, so their tiles are smaller.
 """
 
-from kernels._launch.choice import Kernel, choose, register
-from kernels._launch.config import LaunchConfig, Problem, fitted, padded_head_dim
+from dataclasses import replace
+
+from kernels._launch.choice import Kernel, Rule, choose, register
+from kernels._launch.config import LaunchConfig, Problem, fitted, padded_head_dim, tail
 
 DEFAULT_ARCH = "sm_90"
 
-
-def tail_rows(tokens: int, block: int) -> int:
-    """Return the rows of the tile that ends a sequence cut into blocks.
-
-    Args:
-        tokens: N.
-        block: Rows per whole block, a power of two.
-
-    Returns:
-        16 or 32 where so small a tile holds what whole blocks leave over; 0 where nothing is left
-        over, or so much that one more whole block is as good.
-    """
-    left = tokens % block
-    rows = 16 if left <= 16 else 32
-    return rows if 0 < left <= rows < block else 0
+ONE_PASS_TOKENS = 144
+"""Longest sequence whose dk and dv are held in the registers of one program."""
 
 
 def attention_forward(
     tokens: int, head_dim: int, itemsize: int, arch: str = DEFAULT_ARCH
 ) -> LaunchConfig:
-    """Choose the launch of the forward kernel.
+    """Choose the launch of the forward kernel of masked attention.
 
     Args:
         tokens: N, the length of the sequences.
@@ -44,18 +33,69 @@ def attention_forward(
     return _served("masked_attention.forward_kernel", tokens, head_dim, itemsize, arch)
 
 
+def attention_grad_all(
+    tokens: int, head_dim: int, itemsize: int, arch: str = DEFAULT_ARCH
+) -> LaunchConfig | None:
+    """Choose the launch of the kernel that computes every gradient in one pass.
+
+    Arguments as `attention_forward`; None where the two kernels below take its place.
+    """
+    return choose("masked_attention_grad.grad_all_kernel", tokens, head_dim, itemsize, arch)
+
+
 def attention_grad_queries(
     tokens: int, head_dim: int, itemsize: int, arch: str = DEFAULT_ARCH
 ) -> LaunchConfig:
     """Choose the launch of the kernel that computes dq; arguments as `attention_forward`."""
-    return _served("masked_attention.grad_queries_kernel", tokens, head_dim, itemsize, arch)
+    return _served("masked_attention_grad.grad_queries_kernel", tokens, head_dim, itemsize, arch)
 
 
 def attention_grad_keys(
     tokens: int, head_dim: int, itemsize: int, arch: str = DEFAULT_ARCH
 ) -> LaunchConfig:
     """Choose the launch of the kernel for dk, dv and dkeep; arguments as `attention_forward`."""
-    return _served("masked_attention.grad_keys_kernel", tokens, head_dim, itemsize, arch)
+    return _served("masked_attention_grad.grad_keys_kernel", tokens, head_dim, itemsize, arch)
+
+
+def ragged_forward(
+    max_seqlen: int, head_dim: int, itemsize: int, arch: str = DEFAULT_ARCH
+) -> LaunchConfig:
+    """Choose the launch of the forward kernel of ragged attention.
+
+    Args:
+        max_seqlen: The longest sequence.
+        head_dim: D.
+        itemsize: Bytes per element of q, k and v.
+        arch: Name of the architecture.
+
+    Returns:
+        The configuration; overrides and measurements aside it depends on nothing else.
+    """
+    return _served("ragged_attention.forward_kernel", max_seqlen, head_dim, itemsize, arch)
+
+
+def ragged_grad(
+    max_seqlen: int, head_dim: int, itemsize: int, arch: str = DEFAULT_ARCH
+) -> LaunchConfig | None:
+    """Choose the launch of the kernel that computes every gradient in one pass.
+
+    Arguments as `ragged_forward`; None where the two kernels below take its place.
+    """
+    return choose("ragged_attention.grad_kernel", max_seqlen, head_dim, itemsize, arch)
+
+
+def ragged_grad_queries(
+    max_seqlen: int, head_dim: int, itemsize: int, arch: str = DEFAULT_ARCH
+) -> LaunchConfig:
+    """Choose the launch of the kernel that computes dq; arguments as `ragged_forward`."""
+    return _served("ragged_attention.grad_queries_kernel", max_seqlen, head_dim, itemsize, arch)
+
+
+def ragged_grad_keys(
+    max_seqlen: int, head_dim: int, itemsize: int, arch: str = DEFAULT_ARCH
+) -> LaunchConfig:
+    """Choose the launch of the kernel that computes dk and dv; arguments as `ragged_forward`."""
+    return _served("ragged_attention.grad_keys_kernel", max_seqlen, head_dim, itemsize, arch)
 
 
 def _served(name: str, tokens: int, head_dim: int, itemsize: int, arch: str) -> LaunchConfig:
@@ -65,16 +105,25 @@ def _served(name: str, tokens: int, head_dim: int, itemsize: int, arch: str) -> 
     return config
 
 
+def _small(p: Problem, stages: int) -> LaunchConfig:
+    """Square tiles: of a whole sequence up to 64 tokens, or of 32 rows and a tail of 16."""
+    if p.tokens <= 16:
+        return LaunchConfig(16, 16, 1, 1)
+    if p.tokens <= 48:
+        return LaunchConfig(32, 32, 2, 1)
+    return LaunchConfig(64, 64, 4, 1 if p.tokens <= 64 else stages)
+
+
 def _forward(p: Problem) -> LaunchConfig:
     if p.itemsize == 4:
         return fitted(LaunchConfig(16, 32, 8, 2), p.tokens)
-    return fitted(LaunchConfig(64, 64, 4, 2), p.tokens)
+    return _small(p, 2)
 
 
 def _grad_queries(p: Problem) -> LaunchConfig:
     if p.itemsize == 4:
         return fitted(LaunchConfig(32, 16, 8, 2), p.tokens)
-    return fitted(LaunchConfig(64, 64, 4, 1), p.tokens)
+    return _small(p, 1)
 
 
 def _grad_keys(p: Problem) -> LaunchConfig:
@@ -82,6 +131,31 @@ def _grad_keys(p: Problem) -> LaunchConfig:
         return fitted(LaunchConfig(16, 32, 8, 1), p.tokens)
     wide = 64 if padded_head_dim(p.head_dim) <= 64 else 32
     return fitted(LaunchConfig(32, wide, 4, 1), p.tokens)
+
+
+def _grad_all(p: Problem) -> LaunchConfig | None:
+    if p.tokens > ONE_PASS_TOKENS or padded_head_dim(p.head_dim) > 64 or p.itemsize == 4:
+        return None
+    if p.tokens <= 16:
+        return LaunchConfig(16, 16, 1, 1)
+    if p.tokens <= 32:
+        return LaunchConfig(32, 32, 2, 1)
+    if p.tokens <= 80:
+        return LaunchConfig(64, 64, 4, 1)
+    return LaunchConfig(64, 128, 8, 1)
+
+
+def _ragged(rule: Rule) -> Rule:
+    """Add the tail that suits the longest sequence, or 32 rows where it leaves over more."""
+
+    def tailed(p: Problem) -> LaunchConfig | None:
+        config = rule(p)
+        if config is None or p.tokens <= config.block_n:
+            return config
+        rows = tail(p.tokens, config.block_n)
+        return replace(config, tail=min(rows or 32, 32, config.block_n // 2))
+
+    return tailed
 
 
 def _candidates(p: Problem) -> list[LaunchConfig | None]:
@@ -92,11 +166,31 @@ def _candidates(p: Problem) -> list[LaunchConfig | None]:
         for n in blocks
         for warps in (1, 2, 4, 8)
         for stages in (1, 2)
-        if 8 * warps <= max(m, n) <= 32 * warps or p.itemsize == 4
+        if p.itemsize == 4 or 8 * warps <= max(m, n) <= 32 * warps
     }
     return list(sorted(found))
 
 
+def _one_pass_candidates(p: Problem) -> list[LaunchConfig | None]:
+    found: list[LaunchConfig | None] = [None]
+    for block_n in (16, 32, 64, 128):
+        rest = tail(p.tokens, block_n)
+        if p.tokens <= block_n or (p.tokens < 2 * block_n and rest < block_n):
+            found += [
+                fitted(LaunchConfig(block_m, block_n, warps, stages), p.tokens)
+                for block_m in (16, 32, 64)
+                for warps in (1, 2, 4, 8)
+                for stages in (1, 2)
+                if 8 * warps <= block_n <= 32 * warps
+            ]
+    return list(dict.fromkeys(found))
+
+
 register(Kernel("masked_attention.forward_kernel", _forward, _candidates))
-register(Kernel("masked_attention.grad_queries_kernel", _grad_queries, _candidates))
-register(Kernel("masked_attention.grad_keys_kernel", _grad_keys, _candidates))
+register(Kernel("masked_attention_grad.grad_all_kernel", _grad_all, _one_pass_candidates))
+register(Kernel("masked_attention_grad.grad_queries_kernel", _grad_queries, _candidates))
+register(Kernel("masked_attention_grad.grad_keys_kernel", _grad_keys, _candidates))
+register(Kernel("ragged_attention.forward_kernel", _ragged(_forward), _candidates))
+register(Kernel("ragged_attention.grad_kernel", _ragged(_grad_all), _one_pass_candidates))
+register(Kernel("ragged_attention.grad_queries_kernel", _ragged(_grad_queries), _candidates))
+register(Kernel("ragged_attention.grad_keys_kernel", _ragged(_grad_keys), _candidates))

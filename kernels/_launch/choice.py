@@ -17,6 +17,9 @@ from kernels._launch.config import LaunchConfig, Problem
 
 TABLES = Path(__file__).parent / "tables"
 
+Rule = Callable[[Problem], LaunchConfig | None]
+"""Pure, and reads the name of a listed architecture; None where another kernel serves."""
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -24,13 +27,12 @@ class Kernel:
 
     Attributes:
         name: Module in `kernels._triton` and function, such as `masked_attention.forward_kernel`.
-        rule: The configuration where nothing was measured; None where the kernel does not serve
-            the problem and another one takes its place. It reads the name of a listed architecture.
-        candidates: What a tuner may try instead; None among them as above.
+        rule: The configuration where nothing was measured.
+        candidates: What a tuner may try; None among them as in a rule.
     """
 
     name: str
-    rule: Callable[[Problem], LaunchConfig | None]
+    rule: Rule
     candidates: Callable[[Problem], list[LaunchConfig | None]]
 
 

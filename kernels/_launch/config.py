@@ -1,6 +1,6 @@
 """What the kernels are launched with, and the problems that decide it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MAX_HEAD_DIM = 128
 """The widest head dimension that the attention kernels take."""
@@ -15,12 +15,15 @@ class LaunchConfig:
         block_n: Key rows per tile; of the row kernels, columns per program.
         num_warps: Warps per program.
         num_stages: Depth of the software pipeline.
+        tail: Rows of the smaller tile that may end a sequence; 0 where the kernel has none, or
+            derives it from the length.
     """
 
     block_m: int
     block_n: int
     num_warps: int
     num_stages: int
+    tail: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,23 @@ def padded_head_dim(head_dim: int) -> int:
     return max(16, power_of_two(head_dim))
 
 
+def tail(tokens: int, block: int) -> int:
+    """Return the rows of the tile that ends a sequence cut into blocks.
+
+    Args:
+        tokens: N.
+        block: Rows per whole block, a power of two that is at least 16.
+
+    Returns:
+        The least power of two, at least 16, that holds what whole blocks leave over; 0 where
+        nothing is left over.
+    """
+    left = tokens % block
+    return max(16, power_of_two(left)) if left else 0
+
+
 def fitted(config: LaunchConfig, tokens: int) -> LaunchConfig:
     """Shrink the tiles of a configuration to the least power of two that holds every token."""
     widest = max(16, power_of_two(tokens))
-    return LaunchConfig(
-        min(config.block_m, widest),
-        min(config.block_n, widest),
-        config.num_warps,
-        config.num_stages,
-    )
+    block_m, block_n = min(config.block_m, widest), min(config.block_n, widest)
+    return replace(config, block_m=block_m, block_n=block_n)

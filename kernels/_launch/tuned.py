@@ -138,7 +138,7 @@ def _entry(row: Any, position: int, kernels: frozenset[str]) -> Entry:
 def _config(value: Any, where: str) -> LaunchConfig | None:
     if value is None:
         return None
-    fields = ("block_m", "block_n", "num_warps", "num_stages")
+    fields = ("block_m", "block_n", "num_warps", "num_stages", "tail")
     if not isinstance(value, dict) or set(value) != set(fields):
         raise ValueError(f"{where}: config is {value!r}, expected {', '.join(fields)} or null")
     config = LaunchConfig(**value)
@@ -149,6 +149,8 @@ def _config(value: Any, where: str) -> LaunchConfig | None:
         raise ValueError(f"{where}: num_warps is {config.num_warps!r}, expected one of {_WARPS}")
     if not _whole(config.num_stages) or config.num_stages not in _STAGES:
         raise ValueError(f"{where}: num_stages is {config.num_stages!r}, expected 1..8")
+    if not _whole(config.tail) or config.tail not in (0, 16, 32, 64):
+        raise ValueError(f"{where}: tail is {config.tail!r}, expected 0, 16, 32 or 64")
     return config
 
 
