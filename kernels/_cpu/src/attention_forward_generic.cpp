@@ -1,0 +1,5 @@
+#include "attention_kernels.h"
+#include "target_generic.h"
+
+#include "attention_forward_kernel.h"
+
