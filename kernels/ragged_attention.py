@@ -5,7 +5,6 @@ sequence that token i belongs to. Sequences lie one after the other, as FlashAtt
 interface has them; a row index fuses the gather of a pruning stage into the loads.
 """
 
-from collections.abc import Callable
 from itertools import pairwise
 from types import ModuleType
 from typing import Any
@@ -16,10 +15,11 @@ from torch import Tensor
 from kernels import _backend
 from kernels._eager import ragged_attention as _eager
 from kernels._eager.masked_attention import accumulator
+from kernels._gpu import ragged_attention as _gpu
 from kernels._library import register, register_gradient
 from kernels.masked_attention import _autocast
 
-_MODULES: dict[str, ModuleType] = {"reference": _eager}
+_MODULES: dict[str, ModuleType] = {"reference": _eager, "triton": _gpu}
 
 
 def ragged_attention(
@@ -180,7 +180,7 @@ def _nothing_to_do(q: Tensor, cu_seqlens: Tensor, max_seqlen: int, rows: Tensor 
 
 def served_by(impl: str | None, q: Tensor, k: Tensor, v: Tensor) -> str:
     """Name the implementation that serves a call; raises as `ragged_attention` does."""
-    reasons: dict[str, Callable[[], list[str]]] = {}
+    reasons = {"triton": lambda: _gpu.reasons(q, k, v)}
     return _backend.choose("ragged_attention", impl, q.device, reasons)
 
 
