@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 
 #include "attention.h"
+#include "attention_backward.h"
 #include "isa.h"
 
 #define TEXT(name) #name
@@ -20,6 +21,13 @@ struct Argument<sparse_vit::Sequences>
     : Aggregated<sparse_vit::Sequences, const std::int32_t*, const void*, bool, const std::uint8_t*,
                  std::int64_t, std::int64_t, std::int64_t, std::int64_t, sparse_vit::Type, float> {
 };
+
+template <>
+struct Argument<sparse_vit::Gradients>
+    : Aggregated<sparse_vit::Gradients, sparse_vit::Operand, sparse_vit::Operand,
+                 sparse_vit::Operand, sparse_vit::Operand, sparse_vit::Operand,
+                 sparse_vit::Operand, sparse_vit::Operand, sparse_vit::Operand,
+                 sparse_vit::Operand> {};
 
 }  // namespace binding
 
@@ -41,6 +49,8 @@ const char* isa() {
 PyMethodDef methods[] = {
     binding::method<num_threads>("num_threads"),
     binding::method<isa>("isa"),
+    binding::method<sparse_vit::attention_forward>("attention_forward"),
+    binding::method<sparse_vit::attention_backward>("attention_backward"),
     {nullptr, nullptr, 0, nullptr},
 };
 

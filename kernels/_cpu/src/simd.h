@@ -32,6 +32,8 @@ SPARSE_VIT_INLINE Vector div(Vector a, Vector b) { return _mm512_div_ps(a, b); }
 SPARSE_VIT_INLINE Vector fma(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
 // The larger one; b where either is not a number.
 SPARSE_VIT_INLINE Vector max(Vector a, Vector b) { return _mm512_max_ps(a, b); }
+// The smaller one; b where either is not a number.
+SPARSE_VIT_INLINE Vector min(Vector a, Vector b) { return _mm512_min_ps(a, b); }
 SPARSE_VIT_INLINE float sum(Vector x) { return _mm512_reduce_add_ps(x); }
 SPARSE_VIT_INLINE float largest(Vector x) { return _mm512_reduce_max_ps(x); }
 // 2^n of the integer n = low bits of x - 127.
@@ -131,6 +133,8 @@ SPARSE_VIT_INLINE Vector div(Vector a, Vector b) { return _mm256_div_ps(a, b); }
 SPARSE_VIT_INLINE Vector fma(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
 // The larger one; b where either is not a number.
 SPARSE_VIT_INLINE Vector max(Vector a, Vector b) { return _mm256_max_ps(a, b); }
+// The smaller one; b where either is not a number.
+SPARSE_VIT_INLINE Vector min(Vector a, Vector b) { return _mm256_min_ps(a, b); }
 SPARSE_VIT_INLINE float sum(Vector x) {
   __m128 y = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
   y = _mm_add_ps(y, _mm_movehl_ps(y, y));
@@ -246,6 +250,8 @@ SPARSE_VIT_INLINE Vector div(Vector a, Vector b) { return a / b; }
 SPARSE_VIT_INLINE Vector fma(Vector a, Vector b, Vector c) { return a * b + c; }
 // The larger one; b where either is not a number.
 SPARSE_VIT_INLINE Vector max(Vector a, Vector b) { return a > b ? a : b; }
+// The smaller one; b where either is not a number.
+SPARSE_VIT_INLINE Vector min(Vector a, Vector b) { return a < b ? a : b; }
 SPARSE_VIT_INLINE float sum(Vector x) { return (x[0] + x[2]) + (x[1] + x[3]); }
 SPARSE_VIT_INLINE float largest(Vector x) {
   return std::max(std::max(x[0], x[2]), std::max(x[1], x[3]));

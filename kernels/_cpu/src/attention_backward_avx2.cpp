@@ -1,0 +1,6 @@
+#if defined(__x86_64__)
+#include "target_avx2.h"
+
+#include "attention_backward_kernel.h"
+
+#endif

@@ -1,0 +1,3 @@
+#include "target_generic.h"
+
+#include "attention_backward_kernel.h"
