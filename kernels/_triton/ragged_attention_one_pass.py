@@ -80,33 +80,52 @@ def grad_kernel(
     dk = tl.zeros([BLOCK_N, BLOCK_D], dtype=tl.float32)
     dv = tl.zeros([BLOCK_N, BLOCK_D], dtype=tl.float32)
     # Without a tail these stand for it unused, and the compiler drops them.
-    mask_t, k_t, v_t, dk_t, dv_t = mask_n, k, v, dk, dv
+    dk_t, dv_t = dk, dv
     if TAIL_N > 0:
-        offs_t = BLOCK_N + tl.arange(0, TAIL_N)
-        mask_t = offs_t < length
-        rows_t = rows_read(rows_ptr, offs_t, mask_t, GATHERED)  # [TAIL_N]
-        k_t = load_rows(k_ptr, rows_t, stride_kr, mask_t, HEAD_DIM, BLOCK_D)  # [TAIL_N, BLOCK_D]
-        v_t = load_rows(v_ptr, rows_t, stride_vr, mask_t, HEAD_DIM, BLOCK_D)  # [TAIL_N, BLOCK_D]
         dk_t = tl.zeros([TAIL_N, BLOCK_D], dtype=tl.float32)
         dv_t = tl.zeros([TAIL_N, BLOCK_D], dtype=tl.float32)
 
     whole = whole_blocks(length, BLOCK_M, TAIL_M)
     for first in range(0, whole, BLOCK_M):
         dk, dv, dk_t, dv_t = _grad_step(
-            *(dk, dv, dk_t, dv_t, k, v, mask_n, k_t, v_t, mask_t),
+            *(dk, dv, dk_t, dv_t, k, v, mask_n, k_ptr, v_ptr, stride_kr, stride_vr),
             *(grad_ptr, q_ptr, rows_ptr, o_ptr, lse_ptr, dq_ptr, stride_qr, stride_or),
-            *(first, length, scale, HEAD_DIM, BLOCK_D, BLOCK_M, TAIL_N, GATHERED, PRECISION),
+            *(
+                first,
+                length,
+                scale,
+                HEAD_DIM,
+                BLOCK_D,
+                BLOCK_M,
+                BLOCK_N,
+                TAIL_N,
+                GATHERED,
+                PRECISION,
+            ),
         )
     if TAIL_M > 0 and whole < length:
         dk, dv, dk_t, dv_t = _grad_step(
-            *(dk, dv, dk_t, dv_t, k, v, mask_n, k_t, v_t, mask_t),
+            *(dk, dv, dk_t, dv_t, k, v, mask_n, k_ptr, v_ptr, stride_kr, stride_vr),
             *(grad_ptr, q_ptr, rows_ptr, o_ptr, lse_ptr, dq_ptr, stride_qr, stride_or),
-            *(whole, length, scale, HEAD_DIM, BLOCK_D, TAIL_M, TAIL_N, GATHERED, PRECISION),
+            *(
+                whole,
+                length,
+                scale,
+                HEAD_DIM,
+                BLOCK_D,
+                TAIL_M,
+                BLOCK_N,
+                TAIL_N,
+                GATHERED,
+                PRECISION,
+            ),
         )
 
     store_rows(dk_ptr, dk * scale, offs_n, stride_or, mask_n, HEAD_DIM, BLOCK_D)
     store_rows(dv_ptr, dv, offs_n, stride_or, mask_n, HEAD_DIM, BLOCK_D)
     if TAIL_N > 0:
+        offs_t = BLOCK_N + tl.arange(0, TAIL_N)
+        mask_t = offs_t < length
         store_rows(dk_ptr, dk_t * scale, offs_t, stride_or, mask_t, HEAD_DIM, BLOCK_D)
         store_rows(dv_ptr, dv_t, offs_t, stride_or, mask_t, HEAD_DIM, BLOCK_D)
 
@@ -120,9 +139,10 @@ def _grad_step(
     k,
     v,
     mask_n,
-    k_t,
-    v_t,
-    mask_t,
+    k_ptr,
+    v_ptr,
+    stride_kr,
+    stride_vr,
     grad_ptr,
     q_ptr,
     rows_ptr,
@@ -137,6 +157,7 @@ def _grad_step(
     HEAD_DIM: tl.constexpr,
     BLOCK_D: tl.constexpr,
     ROWS: tl.constexpr,
+    BLOCK_N: tl.constexpr,
     TAIL_N: tl.constexpr,
     GATHERED: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -155,6 +176,12 @@ def _grad_step(
     )  # [BLOCK_N, ROWS]
     dq = dot(tl.trans(dscores), k, PRECISION)  # [ROWS, BLOCK_D]
     if TAIL_N > 0:
+        # Read again for every block: held, they would take as many registers as the block of keys.
+        offs_t = BLOCK_N + tl.arange(0, TAIL_N)
+        mask_t = offs_t < length
+        rows_t = rows_read(rows_ptr, offs_t, mask_t, GATHERED)  # [TAIL_N]
+        k_t = load_rows(k_ptr, rows_t, stride_kr, mask_t, HEAD_DIM, BLOCK_D)  # [TAIL_N, BLOCK_D]
+        v_t = load_rows(v_ptr, rows_t, stride_vr, mask_t, HEAD_DIM, BLOCK_D)  # [TAIL_N, BLOCK_D]
         dk_t, dv_t, dscores_t = grad_tile(
             dk_t, dv_t, k_t, v_t, mask_t, q, grad, lse, delta, scale_log2, PRECISION
         )  # [TAIL_N, ROWS]
