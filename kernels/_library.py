@@ -4,8 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.autograd import forward_ad
 
 NAMESPACE = "sparse_vit_kernels"
+
+_ORDINARY = (Tensor, torch.nn.Parameter)
+_DEVICES = ("cpu", "cuda")
 
 _LIBRARY: Any = torch.library.Library(NAMESPACE, "DEF")  # type: ignore[no-untyped-call]
 
@@ -28,6 +33,23 @@ def register(
     _LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
     torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_LIBRARY)
     return getattr(getattr(torch.ops, NAMESPACE), name).default
+
+
+def is_plain(*tensors: Tensor) -> bool:
+    """Tell whether a call may run its implementation at once, without torch's dispatcher.
+
+    That is so in eager mode with ordinary tensors, where nothing looks at the operators called: no
+    compilation, export or trace, no fake or meta tensor, no mode, functional transform or forward
+    gradient. It saves several microseconds of host time.
+    """
+    return (
+        all(type(x) in _ORDINARY and x.device.type in _DEVICES for x in tensors)
+        and not torch.compiler.is_compiling()
+        and torch._C._len_torch_dispatch_stack() == 0
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+        and not torch._C._is_tracing()
+    )
 
 
 def register_gradient(

@@ -5,18 +5,21 @@
 `dkeep_j = sum_h sum_{i != j} R_ij (dO_i . v_j - dO_i . O_i)`, `R_ij = min(e^{S_ij - L_i}, 1e6)`.
 """
 
+import contextlib
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from kernels import _backend
 from kernels._eager import masked_attention as _eager
 from kernels._gpu import masked_attention as _gpu
-from kernels._library import register, register_gradient
+from kernels._library import is_plain, register, register_gradient
 
 _MODULES: dict[str, ModuleType] = {"reference": _eager, "triton": _gpu}
+_HERE = contextlib.nullcontext()
 
 
 def masked_attention(
@@ -58,7 +61,11 @@ def masked_attention(
     q, k, v = _autocast(q, k, v)
     _check(q, k, v, keep)
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
-    return _forward_op(q, k, v, keep, scale, impl)[0]
+    if not is_plain(q, k, v, keep):
+        return _forward_op(q, k, v, keep, scale, impl)[0]
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, keep)):
+        return _MaskedAttention.apply(q, k, v, keep, scale, impl)
+    return _forward(q, k, v, keep, scale, impl)[0]
 
 
 def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -97,12 +104,38 @@ def _check(q: Tensor, k: Tensor, v: Tensor, keep: Tensor) -> None:
         )
 
 
+class _MaskedAttention(torch.autograd.Function):
+    """The gradient of eager calls; the operator has the same one for everything else."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        keep: Tensor,
+        scale: float,
+        impl: str | None,
+    ) -> Tensor:
+        o, lse = _forward(q, k, v, keep, scale, impl)
+        ctx.save_for_backward(q, k, v, keep, o, lse)
+        ctx.scale, ctx.impl = scale, impl
+        return o
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _gradients(ctx, grad)
+
+
 def _forward(
     q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float, impl: str | None
 ) -> tuple[Tensor, Tensor]:
     if q.numel() == 0:
         return _forward_fake(q, k, v, keep, scale, impl)
-    return _implementation(impl, q, k, v).forward(q, k, v, keep > 0.5, scale)
+    serve = _implementation(impl, q, k, v)
+    with _without_autocast(q):
+        return serve.forward(q, k, v, _mask(serve, keep), scale)
 
 
 def _backward(
@@ -120,7 +153,20 @@ def _backward(
         dq, dk, dv, dkeep = _backward_fake(grad, q, k, v, keep, o, lse, scale, impl)
         return dq, dk, dv, dkeep.zero_()
     serve = _implementation(impl, q, k, v)
-    return serve.backward(grad, q, k, v, keep > 0.5, o, lse, scale)
+    with _without_autocast(q):
+        return serve.backward(grad, q, k, v, _mask(serve, keep), o, lse, scale)
+
+
+def _mask(serve: ModuleType, keep: Tensor) -> Tensor:
+    # The Triton kernels compare by themselves.
+    return keep if serve is _gpu else keep > 0.5
+
+
+def _without_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
+    device = x.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return _HERE
 
 
 def served_by(impl: str | None, q: Tensor, k: Tensor, v: Tensor) -> str:
@@ -179,9 +225,11 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> 
     ctx.mark_non_differentiable(lse)
 
 
-def _gradients(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     q, k, v, keep, o, lse = ctx.saved_tensors
-    dq, dk, dv, dkeep = _backward_op(grad, q, k, v, keep, o, lse, ctx.scale, ctx.impl)
+    # Compiled autograd traces the backward of eager calls.
+    function = _backward if is_plain(grad, q, k, v, keep) else _backward_op
+    dq, dk, dv, dkeep = function(grad, q, k, v, keep, o, lse, ctx.scale, ctx.impl)
     wanted = ctx.needs_input_grad[3]
     return dq, dk, dv, dkeep.to(keep.dtype) if wanted else None, None, None
 

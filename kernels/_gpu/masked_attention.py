@@ -2,6 +2,9 @@
 
 import contextlib
 import math
+from functools import cache, lru_cache
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,43 +13,44 @@ from kernels import _backend, _launch
 from kernels._eager.masked_attention import unit_stride
 from kernels.reference import RATIO_LIMIT
 
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+
+_LOG2_LIMIT = math.log2(RATIO_LIMIT)
+_HERE = contextlib.nullcontext()
+
 
 def reasons(q: Tensor, k: Tensor, v: Tensor) -> list[str]:
     """List every reason why these kernels cannot serve a call; empty when they can."""
     found = _backend.triton_reasons(q.device)
-    if q.dtype not in (torch.float16, torch.bfloat16, torch.float32):
+    _, heads, tokens, dim = q.shape
+    if q.dtype not in DTYPES:
         found.append(f"the dtype is {q.dtype}, the kernels take float16, bfloat16 and float32")
-    if q.shape[-1] > _launch.MAX_HEAD_DIM:
-        found.append(
-            f"the head dimension is {q.shape[-1]}, the kernels take 1..{_launch.MAX_HEAD_DIM}"
-        )
-    if any(x.shape[2] * x.stride(2) >= 2**31 for x in (q, k, v)):
+    if dim > _launch.MAX_HEAD_DIM:
+        found.append(f"the head dimension is {dim}, the kernels take 1..{_launch.MAX_HEAD_DIM}")
+    if tokens * max(q.stride(2), k.stride(2), v.stride(2), heads * dim) >= 2**31:
         found.append("one sequence spans 2**31 elements or more")
     return found
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Compute o and L; arguments and results as in `kernels._eager.masked_attention`."""
-    from kernels._triton import masked_attention as jit
+    """Compute o and L.
 
+    Arguments and results as in `kernels._eager.masked_attention`, but `keep` may be floating too:
+    above one half counts as kept, which saves a launch.
+    """
     batch, heads, tokens, dim = q.shape
-    q, k, v = (unit_stride(x) for x in (q, k, v))
-    o = q.new_empty(batch, tokens, heads, dim).transpose(1, 2)
-    lse = q.new_empty(batch, heads, tokens, dtype=torch.float32)
-    config = _launch.attention_forward(tokens, dim, q.element_size())
+    q, k, v = unit_stride(q), unit_stride(k), unit_stride(v)
+    o = _rows_like(q)
+    lse = torch.empty((batch, heads, tokens), dtype=torch.float32, device=q.device)
+    arch = _launch.architecture(q.device)
+    config = _launch.attention_forward(tokens, dim, q.element_size(), arch)
+    plan = _plan(config, tokens, dim, precision(q))
     with _device_of(q):
-        jit.forward_kernel[_grid(batch * heads, tokens, config.block_m)](
-            q,
-            k,
-            v,
-            _bytes(keep),
-            o,
-            lse,
-            *_strides(q, k, v, o),
-            heads,
-            tokens,
-            scale,
-            **_constants(dim, config),
+        _jit("masked_attention").forward_kernel[(plan.query_blocks * batch * heads,)](
+            *(q, k, v, _mask(keep), o, lse),
+            *(*q.stride()[:3], *k.stride()[:3], *v.stride()[:3]),
+            *(heads, tokens, plan.query_blocks, scale),
+            **plan.constants,
         )
     return o, lse
 
@@ -61,80 +65,101 @@ def backward(
     lse: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Compute dq, dk, dv and dkeep; see `kernels._eager.masked_attention`."""
-    from kernels._triton import masked_attention as jit
-
+    """Compute dq, dk, dv and dkeep; see `kernels._eager.masked_attention` and `forward`."""
     batch, heads, tokens, dim = q.shape
-    grad, q, k, v = (unit_stride(x) for x in (grad, q, k, v))
-    dq, dk, dv = (q.new_empty(batch, tokens, heads, dim).transpose(1, 2) for _ in range(3))
-    delta, dkeep = torch.empty_like(lse), torch.empty_like(lse)
-    strides = _strides(grad, q, k, v, dq)
-    kept = _bytes(keep)
+    grad, q, k, v = unit_stride(grad), unit_stride(q), unit_stride(k), unit_stride(v)
+    dq, dk, dv = _rows_like(q), _rows_like(q), _rows_like(q)
+    if o.stride() != dq.stride():
+        o = _rows_like(q).copy_(o)
+    lse, kept = lse.contiguous(), _mask(keep)
+    dkeep = torch.empty_like(lse)
+    strides = (*grad.stride()[:3], *q.stride()[:3], *k.stride()[:3], *v.stride()[:3])
+    problem = tokens, dim, q.element_size(), _launch.architecture(q.device)
+    sequences, dots = batch * heads, precision(q)
+    config = _launch.attention_grad(*problem)
     with _device_of(q):
-        # Also writes delta, which the second kernel reads.
-        config = _launch.attention_grad_queries(tokens, dim, q.element_size())
-        jit.grad_queries_kernel[_grid(batch * heads, tokens, config.block_m)](
-            grad,
-            q,
-            k,
-            v,
-            kept,
-            o,
-            lse,
-            delta,
-            dq,
-            *strides,
-            heads,
-            tokens,
-            scale,
-            **_constants(dim, config),
-        )
-        config = _launch.attention_grad_keys(tokens, dim, q.element_size())
-        jit.grad_keys_kernel[_grid(batch * heads, tokens, config.block_n)](
-            grad,
-            q,
-            k,
-            v,
-            kept,
-            lse,
-            delta,
-            dk,
-            dv,
-            dkeep,
-            *strides,
-            heads,
-            tokens,
-            scale,
-            math.log2(RATIO_LIMIT),
-            **_constants(dim, config),
-        )
+        if config is not None:
+            _jit("masked_attention_one_pass").grad_kernel[(sequences,)](
+                *(grad, q, k, v, kept, o, lse, dq, dk, dv, dkeep),
+                *(*strides, heads, tokens, scale, _LOG2_LIMIT),
+                **_plan(config, tokens, dim, dots).constants,
+            )
+        else:
+            jit = _jit("masked_attention_two_pass")
+            # Also writes delta, which the second kernel reads.
+            delta = torch.empty_like(lse)
+            plan = _plan(_launch.attention_grad_queries(*problem), tokens, dim, dots)
+            jit.grad_queries_kernel[(plan.query_blocks * sequences,)](
+                *(grad, q, k, v, kept, o, lse, delta, dq),
+                *(*strides, heads, tokens, plan.query_blocks, scale, _LOG2_LIMIT),
+                **plan.constants,
+            )
+            plan = _plan(_launch.attention_grad_keys(*problem), tokens, dim, dots)
+            jit.grad_keys_kernel[(plan.key_blocks * sequences,)](
+                *(grad, q, k, v, kept, lse, delta, dk, dv, dkeep),
+                *(*strides, heads, tokens, plan.key_blocks, scale, _LOG2_LIMIT),
+                **plan.constants,
+            )
     return dq, dk, dv, dkeep.sum(1)
 
 
-def _bytes(keep: Tensor) -> Tensor:
-    return keep.contiguous().view(torch.uint8)
+def precision(x: Tensor) -> str:
+    """Name the precision of products: that of torch's own matrix products of float32."""
+    if x.dtype != torch.float32 or x.device.type != "cuda" or torch.version.hip is not None:
+        return "ieee"
+    settings = torch.backends.cuda.matmul
+    if hasattr(settings, "fp32_precision"):
+        allowed = settings.fp32_precision == "tf32"
+    else:
+        allowed = settings.allow_tf32
+    return "tf32" if allowed else "ieee"
 
 
-def _strides(*tensors: Tensor) -> list[int]:
-    return [stride for x in tensors for stride in x.stride()[:3]]
+class _Plan(NamedTuple):
+    query_blocks: int
+    key_blocks: int
+    constants: dict[str, Any]
 
 
-def _grid(sequences: int, tokens: int, block: int) -> tuple[int, int]:
-    return sequences, -(-tokens // block)
-
-
-def _constants(dim: int, config: _launch.LaunchConfig) -> dict[str, int | bool]:
+@lru_cache(maxsize=4096)
+def _plan(config: _launch.LaunchConfig, tokens: int, dim: int, dots: str) -> _Plan:
     # FP fusion became opt-in in Triton 3.10; asked for here, every version compiles the same code.
-    return {
+    constants = {
         "HEAD_DIM": dim,
         "BLOCK_D": _launch.padded_head_dim(dim),
         "BLOCK_M": config.block_m,
         "BLOCK_N": config.block_n,
+        "TAIL_M": _launch.tail(tokens, config.block_m),
+        "TAIL_N": _launch.tail(tokens, config.block_n),
+        "PRECISION": dots,
         "num_warps": config.num_warps,
         "num_stages": config.num_stages,
         "enable_fp_fusion": True,
     }
+    return _Plan(-(-tokens // config.block_m), -(-tokens // config.block_n), constants)
+
+
+@cache
+def _jit(module: str) -> ModuleType:
+    from importlib import import_module
+
+    return import_module(f"kernels._triton.{module}")
+
+
+def _rows_like(q: Tensor) -> Tensor:
+    _, heads, tokens, dim = q.shape
+    strides = (tokens * heads * dim, dim, heads * dim, 1)
+    return torch.empty_strided(q.shape, strides, dtype=q.dtype, device=q.device)
+
+
+def _mask(keep: Tensor) -> Tensor:
+    if keep.dtype == torch.float64:
+        keep = keep > 0.5
+    keep = keep.contiguous()
+    return keep.view(torch.uint8) if keep.dtype == torch.bool else keep
 
 
 def _device_of(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    return torch.cuda.device(x.device) if x.device.type == "cuda" else contextlib.nullcontext()
+    if x.device.type != "cuda" or x.device.index == torch.cuda.current_device():
+        return _HERE
+    return torch.cuda.device(x.device)
