@@ -3,7 +3,7 @@
 from kernels._launch.architecture import ARCHITECTURES, Architecture, architecture, limits
 from kernels._launch.attention import (
     attention_forward,
-    attention_grad_all,
+    attention_grad,
     attention_grad_keys,
     attention_grad_queries,
     ragged_forward,
@@ -30,7 +30,7 @@ __all__ = [
     "Problem",
     "architecture",
     "attention_forward",
-    "attention_grad_all",
+    "attention_grad",
     "attention_grad_keys",
     "attention_grad_queries",
     "choose",

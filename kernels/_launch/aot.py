@@ -29,8 +29,19 @@ TYPES = {
     "lse_ptr": "*fp32",
     "delta_ptr": "*fp32",
     "dkeep_ptr": "*fp32",
+    "mean_ptr": "*fp32",
+    "rstd_ptr": "*fp32",
+    "dweight_part_ptr": "*fp32",
+    "dbias_part_ptr": "*fp32",
+    "cu_seqlens_ptr": "*i32",
+    "cu_counts_ptr": "*i32",
+    "ends_ptr": "*i32",
+    "rows_ptr": "*i64",
+    "indices_ptr": "*i64",
     "scale": "fp32",
     "log2_limit": "fp32",
+    "eps": "fp32",
+    "threshold": "fp32",
 }
 """Types of arguments that are neither operands (`*_ptr`) nor 32-bit integers, by name."""
 

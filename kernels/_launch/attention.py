@@ -7,10 +7,19 @@ ordinary units with operands in registers, so their tiles are smaller.
 
 from dataclasses import replace
 
-from kernels._launch.choice import Kernel, Rule, choose, register
+from kernels._launch.choice import Candidates, Kernel, Rule, choose, register
 from kernels._launch.config import LaunchConfig, Problem, fitted, padded_head_dim, tail
 
 DEFAULT_ARCH = "sm_90"
+
+MASKED_FORWARD = "masked_attention.forward_kernel"
+MASKED_GRAD = "masked_attention_one_pass.grad_kernel"
+MASKED_GRAD_QUERIES = "masked_attention_two_pass.grad_queries_kernel"
+MASKED_GRAD_KEYS = "masked_attention_two_pass.grad_keys_kernel"
+RAGGED_FORWARD = "ragged_attention.forward_kernel"
+RAGGED_GRAD = "ragged_attention_one_pass.grad_kernel"
+RAGGED_GRAD_QUERIES = "ragged_attention_two_pass.grad_queries_kernel"
+RAGGED_GRAD_KEYS = "ragged_attention_two_pass.grad_keys_kernel"
 
 ONE_PASS_TOKENS = 144
 """Longest sequence whose dk and dv are held in the registers of one program."""
@@ -30,31 +39,31 @@ def attention_forward(
     Returns:
         The configuration; overrides and measurements aside it depends on nothing else.
     """
-    return _served("masked_attention.forward_kernel", tokens, head_dim, itemsize, arch)
+    return _served(MASKED_FORWARD, tokens, head_dim, itemsize, arch)
 
 
-def attention_grad_all(
+def attention_grad(
     tokens: int, head_dim: int, itemsize: int, arch: str = DEFAULT_ARCH
 ) -> LaunchConfig | None:
     """Choose the launch of the kernel that computes every gradient in one pass.
 
     Arguments as `attention_forward`; None where the two kernels below take its place.
     """
-    return choose("masked_attention_grad.grad_all_kernel", tokens, head_dim, itemsize, arch)
+    return choose(MASKED_GRAD, tokens, head_dim, itemsize, arch)
 
 
 def attention_grad_queries(
     tokens: int, head_dim: int, itemsize: int, arch: str = DEFAULT_ARCH
 ) -> LaunchConfig:
     """Choose the launch of the kernel that computes dq; arguments as `attention_forward`."""
-    return _served("masked_attention_grad.grad_queries_kernel", tokens, head_dim, itemsize, arch)
+    return _served(MASKED_GRAD_QUERIES, tokens, head_dim, itemsize, arch)
 
 
 def attention_grad_keys(
     tokens: int, head_dim: int, itemsize: int, arch: str = DEFAULT_ARCH
 ) -> LaunchConfig:
     """Choose the launch of the kernel for dk, dv and dkeep; arguments as `attention_forward`."""
-    return _served("masked_attention_grad.grad_keys_kernel", tokens, head_dim, itemsize, arch)
+    return _served(MASKED_GRAD_KEYS, tokens, head_dim, itemsize, arch)
 
 
 def ragged_forward(
@@ -71,7 +80,7 @@ def ragged_forward(
     Returns:
         The configuration; overrides and measurements aside it depends on nothing else.
     """
-    return _served("ragged_attention.forward_kernel", max_seqlen, head_dim, itemsize, arch)
+    return _served(RAGGED_FORWARD, max_seqlen, head_dim, itemsize, arch)
 
 
 def ragged_grad(
@@ -81,21 +90,21 @@ def ragged_grad(
 
     Arguments as `ragged_forward`; None where the two kernels below take its place.
     """
-    return choose("ragged_attention.grad_kernel", max_seqlen, head_dim, itemsize, arch)
+    return choose(RAGGED_GRAD, max_seqlen, head_dim, itemsize, arch)
 
 
 def ragged_grad_queries(
     max_seqlen: int, head_dim: int, itemsize: int, arch: str = DEFAULT_ARCH
 ) -> LaunchConfig:
     """Choose the launch of the kernel that computes dq; arguments as `ragged_forward`."""
-    return _served("ragged_attention.grad_queries_kernel", max_seqlen, head_dim, itemsize, arch)
+    return _served(RAGGED_GRAD_QUERIES, max_seqlen, head_dim, itemsize, arch)
 
 
 def ragged_grad_keys(
     max_seqlen: int, head_dim: int, itemsize: int, arch: str = DEFAULT_ARCH
 ) -> LaunchConfig:
     """Choose the launch of the kernel that computes dk and dv; arguments as `ragged_forward`."""
-    return _served("ragged_attention.grad_keys_kernel", max_seqlen, head_dim, itemsize, arch)
+    return _served(RAGGED_GRAD_KEYS, max_seqlen, head_dim, itemsize, arch)
 
 
 def _served(name: str, tokens: int, head_dim: int, itemsize: int, arch: str) -> LaunchConfig:
@@ -152,8 +161,8 @@ def _ragged(rule: Rule) -> Rule:
         config = rule(p)
         if config is None or p.tokens <= config.block_n:
             return config
-        rows = tail(p.tokens, config.block_n)
-        return replace(config, tail=min(rows or 32, 32, config.block_n // 2))
+        rows = tail(p.tokens, config.block_n) or 32
+        return replace(config, tail=min(rows, config.block_n // 2))
 
     return tailed
 
@@ -171,11 +180,25 @@ def _candidates(p: Problem) -> list[LaunchConfig | None]:
     return list(sorted(found))
 
 
+def _tailed(candidates: Candidates) -> Candidates:
+    """Try every tail that is smaller than a tile."""
+
+    def with_tails(p: Problem) -> list[LaunchConfig | None]:
+        return [
+            c and replace(c, tail=rows)
+            for c in candidates(p)
+            for rows in (0, 16, 32)
+            if rows == 0 or (c is not None and rows < c.block_n < p.tokens)
+        ]
+
+    return with_tails
+
+
 def _one_pass_candidates(p: Problem) -> list[LaunchConfig | None]:
     found: list[LaunchConfig | None] = [None]
     for block_n in (16, 32, 64, 128):
         rest = tail(p.tokens, block_n)
-        if p.tokens <= block_n or (p.tokens < 2 * block_n and rest < block_n):
+        if p.tokens <= block_n or (p.tokens < 2 * block_n and rest > 0):
             found += [
                 fitted(LaunchConfig(block_m, block_n, warps, stages), p.tokens)
                 for block_m in (16, 32, 64)
@@ -186,11 +209,11 @@ def _one_pass_candidates(p: Problem) -> list[LaunchConfig | None]:
     return list(dict.fromkeys(found))
 
 
-register(Kernel("masked_attention.forward_kernel", _forward, _candidates))
-register(Kernel("masked_attention_grad.grad_all_kernel", _grad_all, _one_pass_candidates))
-register(Kernel("masked_attention_grad.grad_queries_kernel", _grad_queries, _candidates))
-register(Kernel("masked_attention_grad.grad_keys_kernel", _grad_keys, _candidates))
-register(Kernel("ragged_attention.forward_kernel", _ragged(_forward), _candidates))
-register(Kernel("ragged_attention.grad_kernel", _ragged(_grad_all), _one_pass_candidates))
-register(Kernel("ragged_attention.grad_queries_kernel", _ragged(_grad_queries), _candidates))
-register(Kernel("ragged_attention.grad_keys_kernel", _ragged(_grad_keys), _candidates))
+register(Kernel(MASKED_FORWARD, _forward, _candidates))
+register(Kernel(MASKED_GRAD, _grad_all, _one_pass_candidates))
+register(Kernel(MASKED_GRAD_QUERIES, _grad_queries, _candidates))
+register(Kernel(MASKED_GRAD_KEYS, _grad_keys, _candidates))
+register(Kernel(RAGGED_FORWARD, _ragged(_forward), _tailed(_candidates)))
+register(Kernel(RAGGED_GRAD, _ragged(_grad_all), _tailed(_one_pass_candidates)))
+register(Kernel(RAGGED_GRAD_QUERIES, _ragged(_grad_queries), _tailed(_candidates)))
+register(Kernel(RAGGED_GRAD_KEYS, _ragged(_grad_keys), _tailed(_candidates)))

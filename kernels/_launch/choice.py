@@ -7,7 +7,7 @@ wrote on this machine, then from the table that ships with the package for the a
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +19,8 @@ TABLES = Path(__file__).parent / "tables"
 
 Rule = Callable[[Problem], LaunchConfig | None]
 """Pure, and reads the name of a listed architecture; None where another kernel serves."""
+
+Candidates = Callable[[Problem], list[LaunchConfig | None]]
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Kernel:
 
     name: str
     rule: Rule
-    candidates: Callable[[Problem], list[LaunchConfig | None]]
+    candidates: Candidates
 
 
 KERNELS: dict[str, Kernel] = {}
@@ -99,8 +101,15 @@ def forget() -> None:
 
 def rule(name: str, problem: Problem) -> LaunchConfig | None:
     """Return what a kernel is launched with where nothing was measured."""
-    known = limits(problem.arch).name
-    return KERNELS[name].rule(Problem(problem.tokens, problem.head_dim, problem.itemsize, known))
+    return KERNELS[name].rule(_known(problem))
+
+
+def shipped(name: str, problem: Problem) -> tuple[LaunchConfig | None, str]:
+    """Choose without the user's file and overrides, and say where the configuration comes from."""
+    return _measured(name, problem, TABLES / f"{problem.arch}.json") or (
+        rule(name, problem),
+        "rule",
+    )
 
 
 @cache
@@ -108,14 +117,21 @@ def _chosen(
     name: str, tokens: int, head_dim: int, itemsize: int, arch: str
 ) -> tuple[LaunchConfig | None, str]:
     problem = Problem(tokens, head_dim, itemsize, arch)
-    if arch != INTERPRETER:
-        # A configuration measured at another length is taken only where it is a candidate here.
-        possible = KERNELS[name].candidates(Problem(tokens, head_dim, itemsize, limits(arch).name))
-        for path in (tuned.user_path(arch), TABLES / f"{arch}.json"):
-            found = _table(path, arch).get(name, problem) if path else None
-            if found is not None and found.config in possible:
-                return found.config, f"{path}, measured at {found.tokens} tokens"
-    return rule(name, problem), "rule"
+    path = None if arch == INTERPRETER else tuned.user_path(arch)
+    own = _measured(name, problem, path) if path else None
+    return own or shipped(name, problem)
+
+
+def _measured(name: str, problem: Problem, path: Path) -> tuple[LaunchConfig | None, str] | None:
+    found = _table(path, problem.arch).get(name, problem)
+    # What was measured at another length is taken only where it is a candidate at this one.
+    if found is None or found.config not in KERNELS[name].candidates(_known(problem)):
+        return None
+    return found.config, f"{path}, measured at {found.tokens} tokens"
+
+
+def _known(problem: Problem) -> Problem:
+    return replace(problem, arch=limits(problem.arch).name)
 
 
 @cache

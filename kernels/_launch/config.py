@@ -62,10 +62,11 @@ def tail(tokens: int, block: int) -> int:
 
     Returns:
         The least power of two, at least 16, that holds what whole blocks leave over; 0 where
-        nothing is left over.
+        nothing is left over, or so much that one more whole block takes its place.
     """
     left = tokens % block
-    return max(16, power_of_two(left)) if left else 0
+    rows = max(16, power_of_two(left))
+    return rows if left > 0 and rows < block else 0
 
 
 def fitted(config: LaunchConfig, tokens: int) -> LaunchConfig:

@@ -1,0 +1,145 @@
+"""Everything that the launcher can choose: one compilation for each kernel and configuration.
+
+A configuration serves many problems, which differ in constants besides: head dimension, tails,
+flags. It is compiled once, with the constants that add up to most: the widest head dimension, the
+largest tails and every flag set take the most registers and shared memory. The kernels that
+multiply no matrices are compiled once for each number of warps, with the largest tile.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from kernels._launch import attention, rows
+from kernels._launch.aot import Unit
+from kernels._launch.choice import KERNELS, shipped
+from kernels._launch.config import LaunchConfig, Problem, padded_head_dim, tail
+
+TOKENS = range(1, 601)
+HEAD_DIMS = (128, 64, 32, 16)
+CHANNELS = (1024, 768, 384, 192)
+DTYPES = {"bf16": 2, "fp32": 4}
+"""Operand types that differ in what is compiled; float16 compiles as bfloat16 does."""
+
+Constants = dict[str, Any]
+
+_ROW_MODULES = ("token_select.", "gather.")
+
+
+def units(arch: str, kernel: str = "") -> list[Unit]:
+    """List what is compiled for an architecture.
+
+    Args:
+        arch: Name of a listed architecture.
+        kernel: Part of the names of the kernels wanted; empty for all.
+
+    Returns:
+        One unit for every kernel, configuration and operand type.
+    """
+    found: dict[tuple[Any, ...], tuple[tuple[int, int], Unit]] = {}
+    for name in KERNELS:
+        if kernel not in name:
+            continue
+        for dtype, problem in problems(name, arch):
+            config = shipped(name, problem)[0]
+            if config is None:
+                continue
+            tile = () if name.startswith(_ROW_MODULES) else (config.block_m, config.block_n)
+            key = name, dtype, config.num_warps, config.num_stages, *tile
+            if key in found and found[key][0][0] > problem.head_dim:
+                continue
+            unit = unit_of(name, problem, config, dtype)
+            numbers = (value for _, value in unit.constants if not isinstance(value, str))
+            size = problem.head_dim, sum(numbers)
+            if key not in found or size > found[key][0]:
+                found[key] = size, unit
+    return [unit for _, unit in found.values()]
+
+
+def problems(name: str, arch: str) -> Iterator[tuple[str, Problem]]:
+    """Yield the supported range of problems of a kernel, each with Triton's name of its dtype."""
+    if name.startswith("token_select."):
+        for tokens in TOKENS:
+            yield "fp32", Problem(tokens, 1, 4, arch)
+    elif name.startswith("gather."):
+        for channels in CHANNELS:
+            yield "fp32", Problem(1 << 14, channels, 4, arch)
+    else:
+        for dtype, itemsize in DTYPES.items():
+            for head_dim in HEAD_DIMS:
+                for tokens in TOKENS:
+                    yield dtype, Problem(tokens, head_dim, itemsize, arch)
+
+
+def unit_of(name: str, problem: Problem, config: LaunchConfig, dtype: str) -> Unit:
+    """Return the compilation that a launch of a kernel on a problem causes, every flag set."""
+    constants = CONSTANTS[name](problem, config)
+    return Unit(
+        name,
+        tuple(constants.items()),
+        config.num_warps,
+        config.num_stages,
+        dtype,
+        problem.arch,
+    )
+
+
+def _attention(p: Problem, c: LaunchConfig) -> Constants:
+    return {
+        "HEAD_DIM": p.head_dim,
+        "BLOCK_D": padded_head_dim(p.head_dim),
+        "BLOCK_M": c.block_m,
+        "BLOCK_N": c.block_n,
+        "PRECISION": "ieee",
+    }
+
+
+def _masked(p: Problem, c: LaunchConfig) -> Constants:
+    tails = {"TAIL_M": tail(p.tokens, c.block_m), "TAIL_N": tail(p.tokens, c.block_n)}
+    return _attention(p, c) | tails
+
+
+def _masked_one_pass(p: Problem, c: LaunchConfig) -> Constants:
+    whole = p.tokens <= c.block_n
+    return _masked(p, c) | ({"TAIL_N": 0} if whole else {})
+
+
+def _ragged(p: Problem, c: LaunchConfig) -> Constants:
+    tails = {
+        "TAIL_M": c.tail if c.tail < c.block_m else 0,
+        "TAIL_N": c.tail if c.tail < c.block_n else 0,
+    }
+    return _attention(p, c) | tails | {"GATHERED": True}
+
+
+def _rows(p: Problem, c: LaunchConfig) -> Constants:
+    return {"BLOCK_R": c.block_m, "BLOCK_C": c.block_n}
+
+
+def _select(p: Problem, c: LaunchConfig) -> Constants:
+    return {
+        "EXACT": False,
+        "COUNTED": False,
+        "BLOCK_B": c.block_m,
+        "BLOCK_N": c.block_n,
+        **rows.select_constants(p.tokens, p.itemsize, False, 1),
+    }
+
+
+CONSTANTS: dict[str, Callable[[Problem, LaunchConfig], Constants]] = {
+    attention.MASKED_FORWARD: _masked,
+    attention.MASKED_GRAD: _masked_one_pass,
+    attention.MASKED_GRAD_QUERIES: _masked,
+    attention.MASKED_GRAD_KEYS: _masked,
+    attention.RAGGED_FORWARD: lambda p, c: _ragged(p, c) | {"ONE_TILE": p.tokens <= c.block_n},
+    attention.RAGGED_GRAD: _ragged,
+    attention.RAGGED_GRAD_QUERIES: _ragged,
+    attention.RAGGED_GRAD_KEYS: _ragged,
+    "token_select.select_kernel": _select,
+    "token_select.count_kernel": lambda p, c: {"BLOCK_B": c.block_m, "BLOCK_N": c.block_n},
+    "gather.copy_kernel": lambda p, c: _rows(p, c) | {"SCATTER": True},
+    "gather.merge_kernel": lambda p, c: _rows(p, c) | {"BLOCK_T": 128},
+    "gather.link_kernel": lambda p, c: {"BLOCK_R": c.block_m},
+    "gather.norm_kernel": lambda p, c: _rows(p, c) | {"HAS_WEIGHT": True, "HAS_BIAS": True},
+    "gather.norm_grad_kernel": lambda p, c: _rows(p, c) | {"HAS_WEIGHT": True},
+}
+"""Values of every constexpr argument, with the flags of a kernel set to take the most."""
