@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRAS := reid test bench dev
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench bench-full lint clean
 
 demo: $(VENV)/.reid
 	$(BIN)/reid demo
@@ -14,7 +14,10 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n 2 -m aot
 
 bench: $(VENV)/.bench
-	$(BIN)/python -m pytest benchmarks -o addopts="--import-mode=importlib" --benchmark-only --benchmark-columns=median,iqr,rounds --benchmark-group-by=group
+	$(BIN)/python -m pytest benchmarks --save
+
+bench-full: $(VENV)/.bench
+	$(BIN)/python -m pytest benchmarks --full --save
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,110 +1,128 @@
-"""Two functions timed in turns in one process, and a table of the ratios at the end."""
+"""Options, fixtures and the summary at the end of a run."""
 
 import os
-import statistics
-import time
+import shlex
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-WARMUP = 2
-SECONDS = 6.0
-"""Budget of a case; the number of rounds follows from it."""
-FEWEST, MOST = 5, 51
+from benchmarks import goals, records, roof, runner, shapes, tables
+from benchmarks.pairs import versus  # noqa: F401  a fixture
+from benchmarks.shapes import Case
+
+ROWS = pytest.StashKey[list[Any]]()
+ORIGIN = pytest.StashKey[dict[str, Any]]()
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--tiny`, which shows that every case runs; its figures mean nothing."""
+    """Add the extent of a run and where its rows go."""
     parser.addoption("--tiny", action="store_true", help="small shapes and two rounds")
+    parser.addoption("--full", action="store_true", help="the whole grid, all peers")
+    parser.addoption(
+        "--save",
+        nargs="?",
+        const=str(records.default_path()),
+        help="add the rows to a JSON file; without a path, to the file of this device",
+    )
+
+
+def extent(config: pytest.Config) -> str:
+    """Name the extent that the options ask for."""
+    return "tiny" if config.option.tiny else "full" if config.option.full else "default"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Note revision and load before anything runs."""
+    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    config.stash[ORIGIN] = records.origin(shlex.join(words))
+    config.stash[ROWS] = []
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give a test that takes a case those of the operator its module is named after."""
+    if "case" in metafunc.fixturenames:
+        operator = metafunc.module.__name__.rpartition("test_")[2]
+        found = shapes.cases(operator, DEVICE.type, extent(metafunc.config))
+        metafunc.parametrize("case", found, ids=[case.name for case in found])
 
 
 @pytest.fixture
 def tiny(request: pytest.FixtureRequest) -> bool:
     """Whether the cases shrink to a smoke run."""
-    return bool(request.config.getoption("--tiny"))
+    return bool(request.config.option.tiny)
 
 
 @pytest.fixture
 def device() -> torch.device:
     """The first GPU, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return DEVICE
+
+
+@pytest.fixture(scope="session")
+def roofs(request: pytest.FixtureRequest) -> Callable[[torch.dtype], roof.Roof]:
+    """Ceilings of a dtype, measured when first asked for."""
+    known: dict[torch.dtype, roof.Roof] = {}
+
+    def of(dtype: torch.dtype) -> roof.Roof:
+        if dtype not in known:
+            known[dtype] = roof.measure(DEVICE, dtype, request.config.option.tiny)
+        return known[dtype]
+
+    return of
 
 
 @pytest.fixture
-def versus(benchmark: Any, tiny: bool) -> Callable[..., None]:
-    """Time a function under pytest-benchmark with its rival before every round.
+def measure(
+    benchmark: Any,
+    tiny: bool,
+    roofs: Callable[[torch.dtype], roof.Roof],
+    request: pytest.FixtureRequest,
+) -> Callable[[Case], None]:
+    """Measure a case against its peers and keep its rows."""
 
-    The rival's median and the ratio (above 1: the function is faster) go to `extra_info`, and
-    with it into the file of `--benchmark-json`. Taking turns lets drift of the machine hit both.
-    """
-
-    def run(
-        function: Callable[[], Any],
-        rival: Callable[[], Any],
-        *,
-        case: str,
-        names: tuple[str, str],
-        **extra: Any,
-    ) -> None:
-        for _ in range(WARMUP):
-            pair = elapsed(rival) + elapsed(function)
-        rounds = 2 if tiny else min(MOST, max(FEWEST, int(SECONDS / pair)))
-        seconds: list[float] = []
-        benchmark.pedantic(
-            lambda: complete(function),
-            setup=lambda: seconds.append(elapsed(rival)),
-            rounds=rounds,
-        )
-        own, other = benchmark.stats.stats.median, statistics.median(seconds)
-        benchmark.extra_info.update(
-            case=case, function=names[0], rival=names[1], rival_median=other, ratio=other / own
-        )
-        benchmark.extra_info.update(extra)
+    def run(case: Case) -> None:
+        benchmark.group = f"{case.op}, {case.mode}"
+        rows = runner.run(case, DEVICE, benchmark, roofs(case.dtype), tiny)
+        origin = request.config.stash[ORIGIN]
+        rows = [{**row, "origin": origin} for row in rows]
+        benchmark.extra_info["rows"] = [{**row, "origin": None} for row in rows]
+        request.config.stash[ROWS] += rows
 
     return run
 
 
-def complete(function: Callable[[], Any]) -> None:
-    """Call a function and wait until the device has finished."""
-    function()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def elapsed(function: Callable[[], Any]) -> float:
-    """Seconds that a call takes."""
-    start = time.perf_counter()
-    complete(function)
-    return time.perf_counter() - start
-
-
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Print one line for each pair: both medians and their ratio."""
+    """Print the ratios, the goals, who could not take part, and where the rows went."""
     session = getattr(config, "_benchmarksession", None)
-    results = [b for b in session.benchmarks if "ratio" in b.extra_info] if session else []
-    if not results:
+    pairs = [b for b in session.benchmarks if "ratio" in b.extra_info] if session else []
+    rows = config.stash[ROWS]
+    if not rows and not pairs:
         return
-    from reid.engine.provenance import provenance
-
-    origin = provenance()
-    versions = origin["versions"]
-    terminalreporter.section("ratios: medians of runs that take turns")
-    terminalreporter.write_line(
-        f"{origin['device']}, {origin['threads']} threads, torch {versions['torch']}, "
-        f"timm {versions['timm']}, revision {origin['git_revision']}"
-    )
-    if hasattr(os, "getloadavg"):
-        load, cores = os.getloadavg()[0], os.cpu_count() or 1
-        note = "; other programs run, so the figures mean little" if load > cores + 0.5 else ""
-        terminalreporter.write_line(f"load average {load:.1f} on {cores} cores{note}")
-    terminalreporter.write_line(
-        f"{'case':<44}{'rival':>12}{'ms':>10}{'measured':>12}{'ms':>10}{'ratio':>8}"
-    )
-    for result in results:
-        info = result.extra_info
-        terminalreporter.write_line(
-            f"{info['case']:<44}{info['rival']:>12}{info['rival_median'] * 1e3:>10.1f}"
-            f"{info['function']:>12}{result.stats.median * 1e3:>10.1f}{info['ratio']:>8.2f}"
-        )
+    origin = config.stash[ORIGIN]
+    write = terminalreporter.write_line
+    terminalreporter.section("medians of runs that take turns; ratios above 1: ours is faster")
+    write(tables.origin_line(origin))
+    load, cores = origin["load_average"], os.cpu_count() or 1
+    if load is not None and load > cores + 0.5:
+        write(f"load average {load:.1f} on {cores} cores: other programs run, expect noise")
+    sections = tables.pairs_of(pairs) + tables.sections(rows) if pairs else tables.sections(rows)
+    for section in sections:
+        write("")
+        write(section.title)
+        for line in tables.text(section):
+            write(line)
+    outcomes = goals.evaluate(rows) if extent(config) != "tiny" else []
+    if outcomes:
+        write("")
+        for line in tables.text(tables.goals_of(outcomes)):
+            write(line)
+    if config.option.save and rows:
+        path = Path(config.option.save)
+        old = records.load(path) if path.is_file() else []
+        records.save(path, records.merge(old, rows))
+        write(f"\nrows written to {path}; now: python -m benchmarks.report {path}")
