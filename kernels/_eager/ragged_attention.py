@@ -135,22 +135,33 @@ def _pieces(
     cu_seqlens: Tensor, max_seqlen: int, tokens: int, heads: int, dtype: torch.dtype
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Yield (b, L) token numbers, `tokens` for padding, and which of them are no padding."""
-    if cu_seqlens.device.type == "cpu":
-        bounds = cu_seqlens.tolist()
-        starts: dict[int, list[int]] = {}
-        for start, end in pairwise(bounds):
-            starts.setdefault(end - start, []).append(start)
-        starts.pop(0, None)
-        for length, group in starts.items():
-            matrix = heads * length * length * dtype.itemsize
-            for part in torch.split(torch.tensor(group), max(1, CACHE_BYTES // matrix)):
-                yield part[:, None] + torch.arange(length), None
-        return
+    on_host = cu_seqlens.device.type == "cpu"
+    divide = _pieces_by_length if on_host else _padded_pieces
+    return divide(cu_seqlens, max_seqlen, tokens, heads, dtype)
+
+
+def _pieces_by_length(
+    cu_seqlens: Tensor, max_seqlen: int, tokens: int, heads: int, dtype: torch.dtype
+) -> Iterator[tuple[Tensor, None]]:
+    bounds = cu_seqlens.tolist()
+    starts: dict[int, list[int]] = {}
+    for start, end in pairwise(bounds):
+        starts.setdefault(end - start, []).append(start)
+    starts.pop(0, None)
+    for length, group in starts.items():
+        size = max(1, CACHE_BYTES // (heads * length * length * dtype.itemsize))
+        for part in torch.split(torch.tensor(group), size):
+            yield part[:, None] + torch.arange(length), None
+
+
+def _padded_pieces(
+    cu_seqlens: Tensor, max_seqlen: int, tokens: int, heads: int, dtype: torch.dtype
+) -> Iterator[tuple[Tensor, Tensor]]:
     position = cu_seqlens[:-1, None] + torch.arange(max_seqlen, device=cu_seqlens.device)
-    inside = position < cu_seqlens[1:, None]
-    position = position.masked_fill(~inside, tokens)
+    valid = position < cu_seqlens[1:, None]
+    index = position.masked_fill(~valid, tokens)
     size = max(1, PADDED_BYTES // (heads * max_seqlen * max_seqlen * dtype.itemsize))
-    yield from zip(torch.split(position, size), torch.split(inside, size), strict=True)
+    yield from zip(torch.split(index, size), torch.split(valid, size), strict=True)
 
 
 def _source(index: Tensor, valid: Tensor | None, rows: Tensor | None) -> Tensor:
