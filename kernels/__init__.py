@@ -7,7 +7,7 @@ needs neither triton nor a GPU.
 import warnings
 from importlib import metadata
 
-from kernels.gather import gather_rows, scatter_rows
+from kernels.gather import gather_layer_norm, gather_rows, scatter_rows
 from kernels.masked_attention import masked_attention
 from kernels.ragged_attention import ragged_attention
 from kernels.token_select import TokenSelection, select_tokens
@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "TokenSelection",
+    "gather_layer_norm",
     "gather_rows",
     "masked_attention",
     "ragged_attention",

@@ -115,7 +115,9 @@ def ragged_attention(
 
 
 def select_top_k(scores: Tensor, k: int) -> Tensor:
-    """Mark the k largest scores of every row; equal scores go to the lower index, NaN comes last.
+    """Mark the k largest scores of every row.
+
+    Equal scores go to the lower index; NaN counts as negative infinity.
 
     Args:
         scores: (B, N).
@@ -129,18 +131,23 @@ def select_top_k(scores: Tensor, k: int) -> Tensor:
     return torch.zeros_like(scores, dtype=torch.bool).scatter(1, order, True)
 
 
-def select_threshold(scores: Tensor, threshold: float, min_keep: int) -> Tensor:
-    """Mark scores at or above a threshold, and in any case the `min_keep` largest of every row.
+def select_threshold(
+    scores: Tensor, threshold: float, min_keep: int, max_keep: int | None = None
+) -> Tensor:
+    """Mark scores at or above a threshold, between `min_keep` and `max_keep` of every row.
 
     Args:
-        scores: (B, N).
+        scores: (B, N); NaN counts as negative infinity.
         threshold: Smallest score that is kept.
-        min_keep: Tokens kept per image whatever their scores, 1..N.
+        min_keep: Tokens kept per image whatever their scores, 1..N; the largest ones.
+        max_keep: Most tokens kept per image, min_keep..N; the largest ones. None means N.
 
     Returns:
         (B, N) bool.
     """
-    return (scores.detach() >= threshold) | select_top_k(scores, min_keep)
+    most = scores.shape[1] if max_keep is None else max_keep
+    reached = scores.detach().masked_fill(scores.isnan(), -math.inf) >= threshold
+    return (reached & select_top_k(scores, most)) | select_top_k(scores, min_keep)
 
 
 def pack(mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,3 +176,32 @@ def scatter_rows(y: Tensor, indices: Tensor, num_rows: int, fill: float = 0.0) -
     return torch.full((num_rows, y.shape[1]), fill, dtype=y.dtype, device=y.device).index_put(
         (indices,), y
     )
+
+
+def gather_layer_norm(
+    x: Tensor,
+    indices: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-6,
+) -> tuple[Tensor, Tensor]:
+    """Return rows `r = x[indices]` and `weight (r - mean) / sqrt(var + eps) + bias`.
+
+    Args:
+        x: (R, C).
+        indices: (T,) int64.
+        weight: (C,), or None for ones.
+        bias: (C,), or None for zeros.
+        eps: Added to the variance, the mean of the squared distances to the mean of a row.
+
+    Returns:
+        Two (T, C) tensors.
+    """
+    rows = x[indices]
+    centred = rows - rows.mean(1, keepdim=True)
+    normed = centred / (centred.square().mean(1, keepdim=True) + eps).sqrt()
+    if weight is not None:
+        normed = normed * weight
+    if bias is not None:
+        normed = normed + bias
+    return rows, normed

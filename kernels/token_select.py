@@ -1,21 +1,28 @@
 """From scores to kept tokens: a mask, flat row indices and cumulative lengths."""
 
+from collections.abc import Callable
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from kernels import reference
+from kernels import _backend
+from kernels._eager import token_select as _eager
+from kernels._gpu import token_select as _gpu
 from kernels._library import register
+
+_MODULES: dict[str, ModuleType] = {"reference": _eager, "triton": _gpu}
 
 
 class TokenSelection(NamedTuple):
-    """The kept tokens of a batch.
+    """The kept tokens of a batch of L = prefix + N tokens per image.
 
     Attributes:
-        mask: (B, N) bool, True where kept.
-        indices: (T,) int64, rows `b * N + i` of the flattened (B * N) tokens, ascending. After a
-            top-k selection T = B * k and `indices.view(B, k)` is one row per image.
+        mask: (B, L) bool, True where kept.
+        indices: (T,) int64, rows `b * L + i` of the flattened (B * L) tokens, ascending. After a
+            top-k selection T = B * (prefix + k) and `indices.view(B, prefix + k)` is one row per
+            image.
         cu_seqlens: (B + 1,) int32; image b owns `indices[cu_seqlens[b]:cu_seqlens[b + 1]]`.
     """
 
@@ -30,23 +37,38 @@ def select_tokens(
     *,
     threshold: float | None = None,
     min_keep: int = 1,
+    max_keep: int | None = None,
+    prefix: int = 0,
+    padded: bool = False,
+    impl: str | None = None,
 ) -> TokenSelection:
     """Select tokens by rank or by threshold; exactly one of `k` and `threshold` is given.
 
-    Equal scores go to the lower index, NaN ranks below everything; no gradient flows to the scores.
+    Equal scores go to the lower index; NaN counts as negative infinity. No gradient flows to the
+    scores.
 
     Args:
-        scores: (B, N), any floating dtype.
+        scores: (B, N), any floating dtype, any strides.
         k: Keep the k largest scores of every image, 1..N.
-        threshold: Keep every score at or above it. The number of indices then depends on the data.
+        threshold: Keep every score at or above it, once it is rounded to the dtype of the scores.
         min_keep: With `threshold`, keep at least that many of the largest scores, 1..N.
+        max_keep: With `threshold`, keep at most that many of the largest scores, min_keep..N; None
+            means N.
+        prefix: Leading tokens of every image, such as a class token, that have no score and are
+            always kept; mask and indices count them.
+        padded: With `threshold`, give `B * (prefix + max_keep)` indices whatever the data, so that
+            nothing is read back from the device and a CUDA graph can capture the call. What follows
+            the first `cu_seqlens[-1]` are rows of dropped tokens, ascending: all indices differ.
+            Otherwise the number of indices depends on the data, and the call waits for the device.
+        impl: "reference", "triton", or None for the default of the device.
 
     Returns:
         The selection, on the device of the scores.
 
     Raises:
-        ValueError: Scores are not (B, N), not exactly one rule is given, or a count is outside
-            1..N.
+        ValueError: Scores are not (B, N), not exactly one rule is given, a count is out of its
+            range, or there is no implementation of that name.
+        RuntimeError: The implementation asked for cannot serve the call; all reasons are listed.
     """
     if scores.dim() != 2:
         raise ValueError(f"select_tokens: scores must be (B, N), got shape {tuple(scores.shape)}")
@@ -57,59 +79,72 @@ def select_tokens(
             f"select_tokens: give either k or threshold, got k={k} and threshold={threshold}"
         )
     images, tokens = scores.shape
-    name, count = ("min_keep", min_keep) if k is None else ("k", k)
-    if not 1 <= count <= tokens:
-        raise ValueError(f"select_tokens: {name}={count} is outside 1..{tokens} tokens per image")
-    if images * tokens >= 2**31:
+    if prefix < 0:
+        raise ValueError(f"select_tokens: prefix must be 0 or more, got {prefix}")
+    if images * (prefix + tokens) >= 2**31:
         raise ValueError(
-            f"select_tokens: {images} x {tokens} tokens overflow the int32 cu_seqlens; "
+            f"select_tokens: {images} x {prefix + tokens} tokens overflow the int32 cu_seqlens; "
             "split the batch"
         )
     if threshold is None:
-        return TokenSelection(*_top_k_op(scores.detach(), count))
-    return TokenSelection(*_threshold_op(scores.detach(), threshold, count))
+        assert k is not None
+        _check_count("k", k, 1, tokens)
+        return TokenSelection(*_select_op(scores.detach(), 0.0, k, k, prefix, True, impl))
+    _check_count("min_keep", min_keep, 1, tokens)
+    most = tokens if max_keep is None else max_keep
+    _check_count("max_keep", most, min_keep, tokens)
+    return TokenSelection(
+        *_select_op(scores.detach(), threshold, min_keep, most, prefix, padded, impl)
+    )
 
 
-def _top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    mask = reference.select_top_k(scores, k)
+def _check_count(name: str, count: int, low: int, high: int) -> None:
+    if not low <= count <= high:
+        raise ValueError(f"select_tokens: {name}={count} is outside {low}..{high} tokens per image")
+
+
+def served_by(impl: str | None, scores: Tensor, prefix: int = 0) -> str:
+    """Name the implementation that serves a call; raises as `select_tokens` does."""
+    reasons: dict[str, Callable[[], list[str]]] = {"triton": lambda: _gpu.reasons(scores, prefix)}
+    return _backend.choose("select_tokens", impl, scores.device, reasons)
+
+
+def _select(
+    scores: Tensor,
+    threshold: float,
+    min_keep: int,
+    max_keep: int,
+    prefix: int,
+    padded: bool,
+    impl: str | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    serve = _MODULES[served_by(impl, scores, prefix)]
+    # Rounded once, so that every implementation compares with the same number.
+    threshold = torch.tensor(threshold, dtype=scores.dtype).item()
+    return serve.select(scores, threshold, min_keep, max_keep, prefix, padded)
+
+
+def _select_fake(
+    scores: Tensor,
+    threshold: float,
+    min_keep: int,
+    max_keep: int,
+    prefix: int,
+    padded: bool,
+    impl: str | None,
+) -> tuple[Tensor, Tensor, Tensor]:
     images, tokens = scores.shape
-    # The number of kept tokens is known, so no nonzero() and no synchronisation with the device.
-    columns = (~mask).to(torch.uint8).sort(dim=1, stable=True).indices[:, :k]
-    starts = torch.arange(images, device=scores.device)[:, None] * tokens
-    cu_seqlens = torch.arange(images + 1, dtype=torch.int32, device=scores.device) * k
-    return mask, (columns + starts).flatten(), cu_seqlens
-
-
-def _top_k_fake(scores: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    images = scores.shape[0]
+    total = images * (prefix + max_keep) if padded else torch.library.get_ctx().new_dynamic_size()
     return (
-        torch.empty_like(scores, dtype=torch.bool, memory_format=torch.contiguous_format),
-        scores.new_empty(images * k, dtype=torch.int64),
+        scores.new_empty(images, prefix + tokens, dtype=torch.bool),
+        scores.new_empty(total, dtype=torch.int64),
         scores.new_empty(images + 1, dtype=torch.int32),
     )
 
 
-def _threshold(scores: Tensor, threshold: float, min_keep: int) -> tuple[Tensor, Tensor, Tensor]:
-    mask = reference.select_threshold(scores, threshold, min_keep).contiguous()
-    return mask, *reference.pack(mask)
-
-
-def _threshold_fake(
-    scores: Tensor, threshold: float, min_keep: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    total = torch.library.get_ctx().new_dynamic_size()
-    return (
-        torch.empty_like(scores, dtype=torch.bool, memory_format=torch.contiguous_format),
-        scores.new_empty(total, dtype=torch.int64),
-        scores.new_empty(scores.shape[0] + 1, dtype=torch.int32),
-    )
-
-
-_top_k_op = register(
-    "select_top_k(Tensor scores, SymInt k) -> (Tensor, Tensor, Tensor)", _top_k, _top_k_fake
-)
-_threshold_op = register(
-    "select_threshold(Tensor scores, float threshold, SymInt min_keep) -> (Tensor, Tensor, Tensor)",
-    _threshold,
-    _threshold_fake,
+_select_op = register(
+    "select_tokens(Tensor scores, float threshold, SymInt min_keep, SymInt max_keep,"
+    " SymInt prefix, bool padded, str? impl) -> (Tensor, Tensor, Tensor)",
+    _select,
+    _select_fake,
 )
