@@ -1,9 +1,7 @@
 """Launches the Triton kernels of masked attention."""
 
-import contextlib
 import math
-from functools import cache, lru_cache
-from types import ModuleType
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -11,12 +9,10 @@ from torch import Tensor
 
 from kernels import _backend, _launch
 from kernels._eager.masked_attention import unit_stride
+from kernels._gpu.launching import DTYPES, device_of, jit, precision
 from kernels.reference import RATIO_LIMIT
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-
 _LOG2_LIMIT = math.log2(RATIO_LIMIT)
-_HERE = contextlib.nullcontext()
 
 
 def reasons(q: Tensor, k: Tensor, v: Tensor) -> list[str]:
@@ -45,8 +41,8 @@ def forward(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float) -> tupl
     arch = _launch.architecture(q.device)
     config = _launch.attention_forward(tokens, dim, q.element_size(), arch)
     plan = _plan(config, tokens, dim, precision(q))
-    with _device_of(q):
-        _jit("masked_attention").forward_kernel[(plan.query_blocks * batch * heads,)](
+    with device_of(q):
+        jit("masked_attention").forward_kernel[(plan.query_blocks * batch * heads,)](
             *(q, k, v, _mask(keep), o, lse),
             *(*q.stride()[:3], *k.stride()[:3], *v.stride()[:3]),
             *(heads, tokens, plan.query_blocks, scale),
@@ -77,42 +73,31 @@ def backward(
     problem = tokens, dim, q.element_size(), _launch.architecture(q.device)
     sequences, dots = batch * heads, precision(q)
     config = _launch.attention_grad(*problem)
-    with _device_of(q):
+    with device_of(q):
         if config is not None:
-            _jit("masked_attention_one_pass").grad_kernel[(sequences,)](
+            _check_held(config, tokens)
+            jit("masked_attention_one_pass").grad_kernel[(sequences,)](
                 *(grad, q, k, v, kept, o, lse, dq, dk, dv, dkeep),
                 *(*strides, heads, tokens, scale, _LOG2_LIMIT),
                 **_plan(config, tokens, dim, dots).constants,
             )
         else:
-            jit = _jit("masked_attention_two_pass")
+            passes = jit("masked_attention_two_pass")
             # Also writes delta, which the second kernel reads.
             delta = torch.empty_like(lse)
             plan = _plan(_launch.attention_grad_queries(*problem), tokens, dim, dots)
-            jit.grad_queries_kernel[(plan.query_blocks * sequences,)](
+            passes.grad_queries_kernel[(plan.query_blocks * sequences,)](
                 *(grad, q, k, v, kept, o, lse, delta, dq),
                 *(*strides, heads, tokens, plan.query_blocks, scale, _LOG2_LIMIT),
                 **plan.constants,
             )
             plan = _plan(_launch.attention_grad_keys(*problem), tokens, dim, dots)
-            jit.grad_keys_kernel[(plan.key_blocks * sequences,)](
+            passes.grad_keys_kernel[(plan.key_blocks * sequences,)](
                 *(grad, q, k, v, kept, lse, delta, dk, dv, dkeep),
                 *(*strides, heads, tokens, plan.key_blocks, scale, _LOG2_LIMIT),
                 **plan.constants,
             )
     return dq, dk, dv, dkeep.sum(1)
-
-
-def precision(x: Tensor) -> str:
-    """Name the precision of products: that of torch's own matrix products of float32."""
-    if x.dtype != torch.float32 or x.device.type != "cuda" or torch.version.hip is not None:
-        return "ieee"
-    settings = torch.backends.cuda.matmul
-    if hasattr(settings, "fp32_precision"):
-        allowed = settings.fp32_precision == "tf32"
-    else:
-        allowed = settings.allow_tf32
-    return "tf32" if allowed else "ieee"
 
 
 class _Plan(NamedTuple):
@@ -139,11 +124,13 @@ def _plan(config: _launch.LaunchConfig, tokens: int, dim: int, dots: str) -> _Pl
     return _Plan(-(-tokens // config.block_m), -(-tokens // config.block_n), constants)
 
 
-@cache
-def _jit(module: str) -> ModuleType:
-    from importlib import import_module
-
-    return import_module(f"kernels._triton.{module}")
+def _check_held(config: _launch.LaunchConfig, tokens: int) -> None:
+    held = config.block_n + _launch.tail(tokens, config.block_n)
+    if tokens > held:
+        raise RuntimeError(
+            f"masked_attention: the one-pass backward launched with {config} holds {held} keys, "
+            f"the sequences have {tokens} tokens; take a wider block_n, or None for two passes"
+        )
 
 
 def _rows_like(q: Tensor) -> Tensor:
@@ -157,9 +144,3 @@ def _mask(keep: Tensor) -> Tensor:
         keep = keep > 0.5
     keep = keep.contiguous()
     return keep.view(torch.uint8) if keep.dtype == torch.bool else keep
-
-
-def _device_of(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    if x.device.type != "cuda" or x.device.index == torch.cuda.current_device():
-        return _HERE
-    return torch.cuda.device(x.device)

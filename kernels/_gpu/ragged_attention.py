@@ -3,7 +3,8 @@
 Nothing is read back from the device: grids come from `max_seqlen`, so that they can be captured.
 """
 
-import contextlib
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,17 +12,17 @@ from torch import Tensor
 from kernels import _backend, _launch
 from kernels._eager.masked_attention import unit_stride
 from kernels._eager.ragged_attention import spread
+from kernels._gpu.launching import DTYPES, device_of, jit, precision
 
 
 def reasons(q: Tensor, k: Tensor, v: Tensor) -> list[str]:
     """List every reason why these kernels cannot serve a call; empty when they can."""
     found = _backend.triton_reasons(q.device)
-    if q.dtype not in (torch.float16, torch.bfloat16, torch.float32):
+    dim = q.shape[2]
+    if q.dtype not in DTYPES:
         found.append(f"the dtype is {q.dtype}, the kernels take float16, bfloat16 and float32")
-    if q.shape[-1] > _launch.MAX_HEAD_DIM:
-        found.append(
-            f"the head dimension is {q.shape[-1]}, the kernels take 1..{_launch.MAX_HEAD_DIM}"
-        )
+    if dim > _launch.MAX_HEAD_DIM:
+        found.append(f"the head dimension is {dim}, the kernels take 1..{_launch.MAX_HEAD_DIM}")
     return found
 
 
@@ -35,32 +36,24 @@ def forward(
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """Compute o and L; arguments and results as in `kernels._eager.ragged_attention`."""
-    from kernels._triton import ragged_attention as jit
-
-    q, k, v = (unit_stride(x) for x in (q, k, v))
+    q, k, v = unit_stride(q), unit_stride(k), unit_stride(v)
+    cu_seqlens, rows, read = _contiguous(cu_seqlens, rows)
     _, heads, dim = q.shape
     tokens = len(q if rows is None else rows)
-    o = q.new_empty(tokens, heads, dim)
-    lse = q.new_empty(heads, tokens, dtype=torch.float32)
-    config = _launch.ragged_forward(max_seqlen, dim, q.element_size(), _architecture(q))
-    blocks = -(-max_seqlen // config.block_m)
-    with _device_of(q):
-        jit.forward_kernel[(blocks * heads * (len(cu_seqlens) - 1),)](
-            q,
-            k,
-            v,
-            cu_seqlens,
-            cu_seqlens if rows is None else rows,
-            o,
-            lse,
-            *_strides(q, k, v),
-            heads,
-            tokens,
-            blocks,
-            scale,
-            **constants(dim, config, rows is not None),
+    o = torch.empty((tokens, heads, dim), dtype=q.dtype, device=q.device)
+    lse = torch.empty((heads, tokens), dtype=torch.float32, device=q.device)
+    arch = _launch.architecture(q.device)
+    config = _launch.ragged_forward(max_seqlen, dim, q.element_size(), arch)
+    plan = _plan(config, max_seqlen, dim, rows is not None, precision(q))
+    with device_of(q):
+        jit("ragged_attention").forward_kernel[
+            (plan.query_blocks * heads * (len(cu_seqlens) - 1),)
+        ](
+            *(q, k, v, cu_seqlens, read, o, lse),
+            *(*q.stride()[:2], *k.stride()[:2], *v.stride()[:2]),
+            *(heads, tokens, plan.query_blocks, scale),
             ONE_TILE=max_seqlen <= config.block_n,
-            **_options(config),
+            **plan.constants,
         )
     return o, lse
 
@@ -78,166 +71,71 @@ def backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute dq, dk and dv; see `kernels._eager.ragged_attention`."""
-    grad, (q, k, v) = grad.contiguous(), (unit_stride(x) for x in (q, k, v))
-    dq, dk, dv = (torch.empty_like(o) for _ in range(3))
-    config = _launch.ragged_grad(max_seqlen, q.shape[2], q.element_size(), _architecture(q))
-    with _device_of(q):
-        if config is None:
-            _two_passes(grad, q, k, v, cu_seqlens, max_seqlen, rows, o, lse, scale, dq, dk, dv)
+    q, k, v = unit_stride(q), unit_stride(k), unit_stride(v)
+    grad, o, lse = grad.contiguous(), o.contiguous(), lse.contiguous()
+    cu_seqlens, rows, read = _contiguous(cu_seqlens, rows)
+    tokens, heads, dim = o.shape
+    images = len(cu_seqlens) - 1
+    dq, dk, dv = torch.empty_like(o), torch.empty_like(o), torch.empty_like(o)
+    strides = (*q.stride()[:2], *k.stride()[:2], *v.stride()[:2])
+    problem = max_seqlen, dim, q.element_size(), _launch.architecture(q.device)
+    common = max_seqlen, dim, rows is not None, precision(q)
+    config = _launch.ragged_grad(*problem)
+    with device_of(q):
+        if config is not None:
+            jit("ragged_attention_one_pass").grad_kernel[(heads * images,)](
+                *(grad, q, k, v, cu_seqlens, read, o, lse, dq, dk, dv),
+                *(*strides, images, heads, tokens, scale),
+                **_plan(config, *common).constants,
+            )
         else:
-            _one_pass(grad, q, k, v, cu_seqlens, rows, o, lse, scale, dq, dk, dv, config)
+            passes = jit("ragged_attention_two_pass")
+            # Also writes delta, which the second kernel reads.
+            delta = torch.empty_like(lse)
+            plan = _plan(_launch.ragged_grad_queries(*problem), *common)
+            passes.grad_queries_kernel[(plan.query_blocks * heads * images,)](
+                *(grad, q, k, v, cu_seqlens, read, o, lse, delta, dq),
+                *(*strides, images, heads, tokens, plan.query_blocks, scale),
+                **plan.constants,
+            )
+            plan = _plan(_launch.ragged_grad_keys(*problem), *common)
+            passes.grad_keys_kernel[(plan.key_blocks * heads * images,)](
+                *(grad, q, k, v, cu_seqlens, read, lse, delta, dk, dv),
+                *(*strides, images, heads, tokens, plan.key_blocks, scale),
+                **plan.constants,
+            )
     return spread((dq, dk, dv), cu_seqlens, rows, q.shape[0])
 
 
-def _one_pass(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    cu_seqlens: Tensor,
-    rows: Tensor | None,
-    o: Tensor,
-    lse: Tensor,
-    scale: float,
-    dq: Tensor,
-    dk: Tensor,
-    dv: Tensor,
-    config: _launch.LaunchConfig,
-) -> None:
-    from kernels._triton import ragged_attention_one_pass as jit
-
-    tokens, heads, dim = o.shape
-    images = len(cu_seqlens) - 1
-    jit.grad_kernel[(heads * images,)](
-        grad,
-        q,
-        k,
-        v,
-        cu_seqlens,
-        cu_seqlens if rows is None else rows,
-        o,
-        lse,
-        dq,
-        dk,
-        dv,
-        *_strides(q, k, v),
-        images,
-        heads,
-        tokens,
-        scale,
-        **constants(dim, config, rows is not None),
-        **_options(config),
-    )
+class _Plan(NamedTuple):
+    query_blocks: int
+    key_blocks: int
+    constants: dict[str, Any]
 
 
-def _two_passes(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    cu_seqlens: Tensor,
-    max_seqlen: int,
-    rows: Tensor | None,
-    o: Tensor,
-    lse: Tensor,
-    scale: float,
-    dq: Tensor,
-    dk: Tensor,
-    dv: Tensor,
-) -> None:
-    from kernels._triton import ragged_attention_two_pass as jit
-
-    tokens, heads, dim = o.shape
-    images = len(cu_seqlens) - 1
-    problem = max_seqlen, dim, q.element_size(), _architecture(q)
-    delta = torch.empty_like(lse)
-    read = cu_seqlens if rows is None else rows
-    strides = _strides(q, k, v)
-    # Also writes delta, which the second kernel reads.
-    config = _launch.ragged_grad_queries(*problem)
-    blocks = -(-max_seqlen // config.block_m)
-    jit.grad_queries_kernel[(blocks * heads * images,)](
-        grad,
-        q,
-        k,
-        v,
-        cu_seqlens,
-        read,
-        o,
-        lse,
-        delta,
-        dq,
-        *strides,
-        images,
-        heads,
-        tokens,
-        blocks,
-        scale,
-        **constants(dim, config, rows is not None),
-        **_options(config),
-    )
-    config = _launch.ragged_grad_keys(*problem)
-    blocks = -(-max_seqlen // config.block_n)
-    jit.grad_keys_kernel[(blocks * heads * images,)](
-        grad,
-        q,
-        k,
-        v,
-        cu_seqlens,
-        read,
-        lse,
-        delta,
-        dk,
-        dv,
-        *strides,
-        images,
-        heads,
-        tokens,
-        blocks,
-        scale,
-        **constants(dim, config, rows is not None),
-        **_options(config),
-    )
-
-
-def constants(
-    head_dim: int, config: _launch.LaunchConfig, gathered: bool
-) -> dict[str, int | bool | str]:
-    """Return the constant arguments of every kernel; the forward has ONE_TILE besides.
-
-    Args:
-        head_dim: D.
-        config: Of the launch.
-        gathered: Whether there is a row index.
-    """
-    return {
-        "HEAD_DIM": head_dim,
-        "BLOCK_D": _launch.padded_head_dim(head_dim),
+@lru_cache(maxsize=4096)
+def _plan(
+    config: _launch.LaunchConfig, max_seqlen: int, dim: int, gathered: bool, dots: str
+) -> _Plan:
+    # FP fusion became opt-in in Triton 3.10; asked for here, every version compiles the same code.
+    constants = {
+        "HEAD_DIM": dim,
+        "BLOCK_D": _launch.padded_head_dim(dim),
         "BLOCK_M": config.block_m,
         "BLOCK_N": config.block_n,
-        "TAIL_M": config.tail if 16 <= config.tail < config.block_m else 0,
-        "TAIL_N": config.tail if 16 <= config.tail < config.block_n else 0,
+        "TAIL_M": config.tail if config.tail < config.block_m else 0,
+        "TAIL_N": config.tail if config.tail < config.block_n else 0,
         "GATHERED": gathered,
-        "PRECISION": "ieee",
-    }
-
-
-def _options(config: _launch.LaunchConfig) -> dict[str, int | bool]:
-    # FP fusion became opt-in in Triton 3.10; asked for here, every version compiles the same code.
-    return {
+        "PRECISION": dots,
         "num_warps": config.num_warps,
         "num_stages": config.num_stages,
         "enable_fp_fusion": True,
     }
+    return _Plan(-(-max_seqlen // config.block_m), -(-max_seqlen // config.block_n), constants)
 
 
-def _strides(*tensors: Tensor) -> list[int]:
-    return [stride for x in tensors for stride in x.stride()[:2]]
-
-
-def _architecture(x: Tensor) -> str:
-    return _launch.architecture(x.device)
-
-
-def _device_of(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    return torch.cuda.device(x.device) if x.device.type == "cuda" else contextlib.nullcontext()
+def _contiguous(cu_seqlens: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
+    # Without a row index the kernels get some pointer, which they do not read.
+    cu_seqlens = cu_seqlens.contiguous()
+    rows = None if rows is None else rows.contiguous()
+    return cu_seqlens, rows, cu_seqlens if rows is None else rows

@@ -22,7 +22,9 @@ RAGGED_GRAD_QUERIES = "ragged_attention_two_pass.grad_queries_kernel"
 RAGGED_GRAD_KEYS = "ragged_attention_two_pass.grad_keys_kernel"
 
 ONE_PASS_TOKENS = 144
-"""Longest sequence whose dk and dv are held in the registers of one program."""
+ONE_PASS_TOKENS_WIDE = 80
+"""Longest sequences whose dk and dv one program holds in registers, at head dimensions up to 64
+and above."""
 
 
 def attention_forward(
@@ -114,44 +116,46 @@ def _served(name: str, tokens: int, head_dim: int, itemsize: int, arch: str) -> 
     return config
 
 
-def _small(p: Problem, stages: int) -> LaunchConfig:
-    """Square tiles: of a whole sequence up to 64 tokens, or of 32 rows and a tail of 16."""
-    if p.tokens <= 16:
-        return LaunchConfig(16, 16, 1, 1)
-    if p.tokens <= 48:
-        return LaunchConfig(32, 32, 2, 1)
-    return LaunchConfig(64, 64, 4, 1 if p.tokens <= 64 else stages)
-
-
 def _forward(p: Problem) -> LaunchConfig:
     if p.itemsize == 4:
         return fitted(LaunchConfig(16, 32, 8, 2), p.tokens)
-    return _small(p, 2)
+    return _square(p, 2)
+
+
+def _square(p: Problem, stages: int) -> LaunchConfig:
+    # Up to 48 tokens two blocks of 32, or one and a tail of 16, waste less than one of 64.
+    block = 16 if p.tokens <= 16 else 32 if p.tokens <= 48 else 64
+    return LaunchConfig(block, block, _warps(block, p), stages if p.tokens > 64 else 1)
+
+
+def _warps(rows: int, p: Problem) -> int:
+    """One warp for 16 rows, the least that a matrix instruction takes, two where they are wide."""
+    return rows // 16 * (2 if padded_head_dim(p.head_dim) > 64 else 1)
 
 
 def _grad_queries(p: Problem) -> LaunchConfig:
     if p.itemsize == 4:
         return fitted(LaunchConfig(32, 16, 8, 2), p.tokens)
-    return _small(p, 1)
+    return _square(p, 1)
 
 
 def _grad_keys(p: Problem) -> LaunchConfig:
     if p.itemsize == 4:
         return fitted(LaunchConfig(16, 32, 8, 1), p.tokens)
-    wide = 64 if padded_head_dim(p.head_dim) <= 64 else 32
-    return fitted(LaunchConfig(32, wide, 4, 1), p.tokens)
+    # With 16 query rows at a time the accumulators of the keys leave registers for the rest.
+    return LaunchConfig(16, 64, _warps(64, p), 1)
 
 
-def _grad_all(p: Problem) -> LaunchConfig | None:
-    if p.tokens > ONE_PASS_TOKENS or padded_head_dim(p.head_dim) > 64 or p.itemsize == 4:
+def _grad(p: Problem) -> LaunchConfig | None:
+    wide = padded_head_dim(p.head_dim) > 64
+    longest = ONE_PASS_TOKENS_WIDE if wide else ONE_PASS_TOKENS
+    # On these 128 keys and a tail take more registers than a thread has.
+    if not wide and p.arch in ("sm_80", "sm_86", "sm_89"):
+        longest = 128
+    if p.tokens > longest or p.itemsize == 4:
         return None
-    if p.tokens <= 16:
-        return LaunchConfig(16, 16, 1, 1)
-    if p.tokens <= 32:
-        return LaunchConfig(32, 32, 2, 1)
-    if p.tokens <= 80:
-        return LaunchConfig(64, 64, 4, 1)
-    return LaunchConfig(64, 128, 8, 1)
+    block = 16 if p.tokens <= 16 else 32 if p.tokens <= 48 else 64 if p.tokens <= 80 else 128
+    return LaunchConfig(16, block, _warps(block, p), 1)
 
 
 def _ragged(rule: Rule) -> Rule:
@@ -161,8 +165,8 @@ def _ragged(rule: Rule) -> Rule:
         config = rule(p)
         if config is None or p.tokens <= config.block_n:
             return config
-        rows = tail(p.tokens, config.block_n) or 32
-        return replace(config, tail=min(rows, config.block_n // 2))
+        rows = min(tail(p.tokens, config.block_n) or 32, config.block_n // 2)
+        return replace(config, tail=rows if rows >= 16 else 0)
 
     return tailed
 
@@ -210,10 +214,10 @@ def _one_pass_candidates(p: Problem) -> list[LaunchConfig | None]:
 
 
 register(Kernel(MASKED_FORWARD, _forward, _candidates))
-register(Kernel(MASKED_GRAD, _grad_all, _one_pass_candidates))
+register(Kernel(MASKED_GRAD, _grad, _one_pass_candidates))
 register(Kernel(MASKED_GRAD_QUERIES, _grad_queries, _candidates))
 register(Kernel(MASKED_GRAD_KEYS, _grad_keys, _candidates))
 register(Kernel(RAGGED_FORWARD, _ragged(_forward), _tailed(_candidates)))
-register(Kernel(RAGGED_GRAD, _ragged(_grad_all), _tailed(_one_pass_candidates)))
+register(Kernel(RAGGED_GRAD, _ragged(_grad), _tailed(_one_pass_candidates)))
 register(Kernel(RAGGED_GRAD_QUERIES, _ragged(_grad_queries), _tailed(_candidates)))
 register(Kernel(RAGGED_GRAD_KEYS, _ragged(_grad_keys), _tailed(_candidates)))
