@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kernels import _backend
+from kernels._cpu import masked_attention as _cpu
 from kernels._eager import masked_attention as _eager
 from kernels._gpu import masked_attention as _gpu
 from kernels._library import is_plain, register, register_gradient
 
-_MODULES: dict[str, ModuleType] = {"reference": _eager, "triton": _gpu}
+_MODULES: dict[str, ModuleType] = {"reference": _eager, "triton": _gpu, "cpu": _cpu}
 _HERE = contextlib.nullcontext()
 
 
@@ -47,7 +48,7 @@ def masked_attention(
         keep: (B, N), 0 or 1 (above one half counts as 1), bool or floating; shared by the heads.
             A floating mask gets its straight-through gradient, dropped tokens included.
         scale: Factor of the logits; None means `D ** -0.5`.
-        impl: "reference", "triton", or None for the default of the device.
+        impl: "reference", "triton", "cpu", or None for the default of the device.
 
     Returns:
         (B, H, N, D) in the dtype of q, a view of (B, N, H, D) memory: `o.transpose(1, 2)` is
@@ -171,7 +172,7 @@ def _without_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
 
 def served_by(impl: str | None, q: Tensor, k: Tensor, v: Tensor) -> str:
     """Name the implementation that serves a call; raises as `masked_attention` does."""
-    reasons = {"triton": lambda: _gpu.reasons(q, k, v)}
+    reasons = {"triton": lambda: _gpu.reasons(q, k, v), "cpu": lambda: _cpu.reasons(q, k, v)}
     return _backend.choose("masked_attention", impl, q.device, reasons)
 
 

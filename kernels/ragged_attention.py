@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from kernels import _backend
+from kernels._cpu import ragged_attention as _cpu
 from kernels._eager import ragged_attention as _eager
 from kernels._eager.masked_attention import accumulator
 from kernels._gpu import ragged_attention as _gpu
 from kernels._library import register, register_gradient
 from kernels.masked_attention import _autocast
 
-_MODULES: dict[str, ModuleType] = {"reference": _eager, "triton": _gpu}
+_MODULES: dict[str, ModuleType] = {"reference": _eager, "triton": _gpu, "cpu": _cpu}
 
 
 def ragged_attention(
@@ -57,7 +58,7 @@ def ragged_attention(
             tokens read add up, on a GPU in an order that varies between runs unless
             `torch.use_deterministic_algorithms(True)`; distinct rows always give the same bits.
         scale: Factor of the logits; None means `D ** -0.5`.
-        impl: "reference", "triton", or None for the default of the device.
+        impl: "reference", "triton", "cpu", or None for the default of the device.
 
     Returns:
         (T, H, D) in the dtype of q, contiguous: the packed tokens, whatever `rows` says.
@@ -180,7 +181,7 @@ def _nothing_to_do(q: Tensor, cu_seqlens: Tensor, max_seqlen: int, rows: Tensor 
 
 def served_by(impl: str | None, q: Tensor, k: Tensor, v: Tensor) -> str:
     """Name the implementation that serves a call; raises as `ragged_attention` does."""
-    reasons = {"triton": lambda: _gpu.reasons(q, k, v)}
+    reasons = {"triton": lambda: _gpu.reasons(q, k, v), "cpu": lambda: _cpu.reasons(q, k, v)}
     return _backend.choose("ragged_attention", impl, q.device, reasons)
 
 

@@ -164,9 +164,11 @@ def test_ddp(tmp_path):
         dist.destroy_process_group()
 
 
-def test_the_default_is_reference_on_the_cpu():
+def test_the_default_on_the_cpu_is_cpp_where_it_serves():
     q = torch.zeros(1, 1, 2, 4)
-    assert served_by(None, q, q, q) == "reference"
+    expected = "reference" if _backend.cpu_reasons(q.device) else "cpu"
+    assert served_by(None, q, q, q) == expected
+    assert served_by(None, *[q.double()] * 3) == "reference"
     assert served_by("triton", q, q, q) == "triton"
 
 

@@ -7,7 +7,7 @@
 //
 // Tokens are renumbered, the kept ones first, so that these three products run over kept columns
 // and need no mask; what a dropped token does to itself is added row by row. Query rows go by
-// blocks whose R and T stay in the first-level cache: nothing of length x length is stored.
+// blocks whose R and T stay in cache: no matrix of length x length is stored.
 #pragma once
 
 #include "attention_backward.h"
@@ -20,9 +20,9 @@ namespace sparse_vit::SPARSE_VIT_ISA {
 constexpr float log2_ratio_limit = 19.9315686f;  // log2 1e6
 constexpr float log2_e = 1.44269504f;
 
-// Query rows of a block: R and T of so many fit the first-level cache.
+// Query rows of a block: R and T of so many fit the second-level cache with all the rest.
 inline std::int64_t block_rows(std::int64_t length) {
-  constexpr std::int64_t floats = 10 << 10;
+  constexpr std::int64_t floats = 24 << 10;
   const std::int64_t most = std::max<std::int64_t>(floats / (2 * round_up(length)) / 12 * 12, 12);
   const std::int64_t blocks = (length + most - 1) / most;
   return (length + blocks - 1) / blocks;
