@@ -30,9 +30,8 @@ def peak(function: Callable[[], Any], device: torch.device) -> Peak:
     """Measure a call that has run before; the median of three for the resident set."""
     if device.type == "cuda":
         return _cuda(function, device)
-    growth = sorted(_resident(function) for _ in range(REPEATS)) if can_measure_resident() else []
-    if growth:
-        return Peak(growth[REPEATS // 2], "resident")
+    if can_measure_resident():
+        return Peak(sorted(_resident(function) for _ in range(REPEATS))[REPEATS // 2], "resident")
     return Peak(_allocated(function), "torch allocator")
 
 

@@ -17,8 +17,9 @@ from benchmarks.shapes import Case, dtype_name
 
 SECONDS = 2.5
 """Budget of a case for each of the two caches; the number of rounds follows from it."""
-FEWEST, MOST = 5, 51
-HOST_CALLS = 20
+SHORT = 1e-6
+"""That of a tiny run: the fewest rounds."""
+GPU_ROUNDS = 15
 BUILT = frozenset({"compiled", "flex"})
 """Tags of peers that a compiler builds anew for every shape."""
 
@@ -42,7 +43,7 @@ def run(case: Case, device: torch.device, benchmark: Any, roof: Roof, tiny: bool
         device: Where.
         benchmark: The fixture of pytest-benchmark.
         roof: Ceilings measured in this run.
-        tiny: Two rounds, no figures that mean anything.
+        tiny: The fewest rounds, no figures that mean anything.
 
     Returns:
         One row per provider and cache, and one per provider that could not take part.
@@ -123,13 +124,21 @@ def _wall(
     """Time calls from idle device to idle device, each right after an untimed one of itself."""
     own = bounds["ours"].call
     others = [name for name in bounds if name != "ours"]
-    seconds: dict[str, list[float]] = {name: [] for name in others}
 
-    def turn() -> None:
-        for name in timing.rotated(others, len(seconds[others[0]]) if others else 0):
-            with timed[name].context():
-                bounds[name].call()
-                seconds[name].append(timing.elapsed(bounds[name].call, device))
+    def once(name: str) -> float:
+        with timed[name].context():
+            bounds[name].call()
+            return timing.elapsed(bounds[name].call, device)
+
+    costs = {name: 2 * once(name) for name in bounds}
+    turns = timing.Turns(costs, SHORT if tiny else SECONDS)
+    seconds: dict[str, list[float]] = {name: [] for name in others}
+    turn = iter(range(turns.rounds))
+
+    def before() -> None:
+        for name in turns.names(next(turn)):
+            if name != "ours":
+                seconds[name].append(once(name))
         own()
         timing.wait(device)
 
@@ -137,12 +146,7 @@ def _wall(
         own()
         timing.wait(device)
 
-    turn()
-    pair = 2 * (sum(found[0] for found in seconds.values()) + timing.elapsed(own, device))
-    rounds = _rounds(pair, tiny)
-    for found in seconds.values():
-        found.clear()
-    benchmark.pedantic(complete, setup=turn, rounds=rounds)
+    benchmark.pedantic(complete, setup=before, rounds=turns.rounds)
     measured = {name: timing.spread(found) for name, found in seconds.items()}
     return {"ours": timing.spread(benchmark.stats.stats.data), **measured}
 
@@ -160,13 +164,13 @@ def _clocks(
     if device.type == "cpu":
         evict = timing.Eviction(1 << 16) if tiny else _eviction()
         calls = {name: bound.call for name, bound in bounds.items()}
-        once = sum(found.p50 for found in wall.values()) / 1e3
-        each = once + len(calls) * timing.elapsed(evict, device)
-        cold = timing.cold_on_cpu(calls, contexts, _rounds(each, tiny), evict)
-        return {"hot": wall, "cold": cold}
+        spent = timing.elapsed(evict, device)
+        costs = {name: found.p50 / 1e3 + spent for name, found in wall.items()}
+        turns = timing.Turns(costs, SHORT if tiny else SECONDS)
+        return {"hot": wall, "cold": timing.cold_on_cpu(calls, contexts, turns, evict)}
     copies = timing.copies_beyond_cache(problems.input_bytes(inputs), timing.l2_bytes(device))
     sets = [problems.make(case, device, seed) for seed in range(1, min(copies, 64))]
-    rounds = 2 if tiny else 15
+    rounds = 2 if tiny else GPU_ROUNDS
     found = {}
     for state, more in (("hot", []), ("cold", sets)):
         calls_of = {name: _copies(bounds[name], peer, more, case) for name, peer in timed.items()}
@@ -183,10 +187,6 @@ def _copies(bound: Bound, peer: Peer, sets: list[Any], case: Case) -> list[Calla
         return []
 
 
-def _rounds(seconds: float, tiny: bool) -> int:
-    return 2 if tiny else min(MOST, max(FEWEST, int(SECONDS / max(seconds, 1e-9))))
-
-
 def _extras(case: Case, peer: Peer, bound: Bound, device: torch.device) -> dict[str, Any]:
     with peer.context():
         found = memory.peak(bound.call, device)
@@ -200,13 +200,13 @@ def _extras(case: Case, peer: Peer, bound: Bound, device: torch.device) -> dict[
 def _host(case: Case, peer: Peer, bound: Bound, device: torch.device) -> float | None:
     """Time to issue a call: on a GPU this one, on a CPU one so small that little else is left."""
     if device.type == "cuda":
-        return timing.host_microseconds(bound.call, peer.context, device, HOST_CALLS)
+        return timing.host_microseconds(bound.call, peer.context, device)
     if peer.tags & BUILT:
         return None
     small = replace(case, batch=1, heads=1, tokens=4, dim=16)
     with peer.context():
         bound = peer.bind(problems.make(small, device), small)
-    return timing.host_microseconds(bound.call, peer.context, device, HOST_CALLS)
+    return timing.host_microseconds(bound.call, peer.context, device)
 
 
 def _rates(found: timing.Spread, price: Cost, roof: Roof) -> dict[str, Any]:

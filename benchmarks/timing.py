@@ -21,7 +21,14 @@ Context = Callable[[], contextlib.AbstractContextManager[Any]]
 GRAPH_MILLISECONDS = 20.0
 """What one replay of a captured graph should last, so that launching it costs nothing."""
 MOST_CALLS = 200
+HOST_CALLS, HOST_SECONDS = 20, 0.01
+"""Most calls in a row whose issuing is timed, and for how long at most."""
 SMALLEST_BUFFER, LARGEST_BUFFER = 32 << 20, 256 << 20
+
+
+FEWEST, MOST = 5, 51
+"""Rounds of a call; a slow one takes part in few of them."""
+SLOW, FEWEST_SLOW = 0.2, 3
 
 
 class Spread(NamedTuple):
@@ -46,6 +53,37 @@ def spread(seconds: Sequence[float], clock: str = "host") -> Spread:
     low, high = (ordered[round(share * (len(ordered) - 1))] for share in (0.2, 0.8))
     middle = statistics.median(ordered)
     return Spread(low * 1e3, middle * 1e3, high * 1e3, len(ordered), clock)
+
+
+class Turns:
+    """Who takes part in which round, when every call gets the same share of a budget.
+
+    Args:
+        seconds: What a call of each name costs in a round.
+        budget: Seconds for all of them together.
+
+    Attributes:
+        rounds: As many as the call with the most.
+    """
+
+    def __init__(self, seconds: Mapping[str, float], budget: float) -> None:
+        share = budget / max(1, len(seconds))
+        self._own = {
+            name: min(
+                MOST, max(FEWEST if cost < SLOW else FEWEST_SLOW, int(share / max(cost, 1e-9)))
+            )
+            for name, cost in seconds.items()
+        }
+        self.rounds = max(self._own.values(), default=0)
+
+    def names(self, turn: int) -> list[str]:
+        """Return the names of a round, in an order that shifts from round to round."""
+        return [name for name in rotated(list(self._own), turn) if self._takes_part(name, turn)]
+
+    def _takes_part(self, name: str, turn: int) -> bool:
+        # as many steps of a staircase over all rounds as the name has rounds
+        own = self._own[name]
+        return turn * own // self.rounds != (turn - 1) * own // self.rounds
 
 
 def rotated(names: Sequence[str], turn: int) -> list[str]:
@@ -95,12 +133,12 @@ class Eviction:
 
 
 def cold_on_cpu(
-    calls: Mapping[str, Call], contexts: Mapping[str, Context], rounds: int, evict: Call
+    calls: Mapping[str, Call], contexts: Mapping[str, Context], turns: Turns, evict: Call
 ) -> dict[str, Spread]:
     """Time every call after an eviction, in turns."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(rounds):
-        for name in rotated(list(calls), turn):
+    for turn in range(turns.rounds):
+        for name in turns.names(turn):
             with contexts[name]():
                 evict()
                 seconds[name].append(elapsed(calls[name], torch.device("cpu")))
@@ -192,10 +230,11 @@ def on_gpu(
     return {name: spread(found, replays[name].clock) for name, found in seconds.items()}
 
 
-def host_microseconds(call: Call, context: Context, device: torch.device, calls: int) -> float:
+def host_microseconds(call: Call, context: Context, device: torch.device) -> float:
     """Median time to issue a call without waiting for the device."""
     found = []
     with context():
+        calls = max(1, min(HOST_CALLS, int(HOST_SECONDS / elapsed(call, device))))
         for _ in range(5):
             wait(device)
             start = time.perf_counter()
