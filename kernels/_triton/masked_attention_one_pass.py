@@ -95,14 +95,14 @@ def grad_kernel(
             *(k, v, keep_n, offs_n, dk, dv, dkeep, k_t, v_t, keep_t, offs_t, dk_t, dv_t, dkeep_t),
             *(grad_ptr, q_ptr, o_ptr, lse_ptr, dq_ptr, stride_gn, stride_qn, stride_on),
             *(start_m, tokens, scale, scale_log2, log2_limit),
-            *(HEAD_DIM, BLOCK_D, BLOCK_M, TAIL_M > 0, TAIL_N, PRECISION),
+            *(HEAD_DIM, BLOCK_D, BLOCK_M, TAIL_M > 0, BLOCK_N, TAIL_N, PRECISION),
         )
-    if TAIL_M > 0:
+    if TAIL_M > 0 and end < tokens:
         dk, dv, dkeep, dk_t, dv_t, dkeep_t = _grad_rows(
             *(k, v, keep_n, offs_n, dk, dv, dkeep, k_t, v_t, keep_t, offs_t, dk_t, dv_t, dkeep_t),
             *(grad_ptr, q_ptr, o_ptr, lse_ptr, dq_ptr, stride_gn, stride_qn, stride_on),
             *(end, tokens, scale, scale_log2, log2_limit),
-            *(HEAD_DIM, BLOCK_D, TAIL_M, False, TAIL_N, PRECISION),
+            *(HEAD_DIM, BLOCK_D, TAIL_M, False, BLOCK_N, TAIL_N, PRECISION),
         )
 
     store_rows(dk_ptr, dk * scale, offs_n, stride_on, mask_n, HEAD_DIM, BLOCK_D)
@@ -147,6 +147,7 @@ def _grad_rows(
     BLOCK_D: tl.constexpr,
     BLOCK_M: tl.constexpr,
     WHOLE: tl.constexpr,
+    BLOCK_N: tl.constexpr,
     TAIL_N: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -162,11 +163,12 @@ def _grad_rows(
         *(scale_log2, log2_limit, PRECISION),
     )
     dq = dot(tl.trans(dscores), k, PRECISION)  # [BLOCK_M, BLOCK_D]
-    if TAIL_N > 0:
-        dscores, dk_t, dv_t, dkeep_t = grad_tile_by_rows(
+    # A branch that is always taken where there is a tail: without it both tiles share registers.
+    if TAIL_N > 0 and tokens > BLOCK_N:
+        dscores_t, dk_t, dv_t, dkeep_t = grad_tile_by_rows(
             *(k_t, v_t, keep_t, offs_t, dk_t, dv_t, dkeep_t, q, grad, lse, delta, offs_m),
             *(scale_log2, log2_limit, PRECISION),
         )
-        dq += dot(dscores, k_t, PRECISION)
+        dq += dot(dscores_t, k_t, PRECISION)
     store_rows(dq_ptr, dq * scale, offs_m, stride_on, mask_m, HEAD_DIM, BLOCK_D)
     return dk, dv, dkeep, dk_t, dv_t, dkeep_t
