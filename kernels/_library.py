@@ -1,5 +1,6 @@
-"""Registration with torch.library: one schema, one implementation and one fake per operator."""
+"""How operators meet torch: registration, the way around the dispatcher, autocast."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ NAMESPACE = "sparse_vit_kernels"
 
 _ORDINARY = (Tensor, torch.nn.Parameter)
 _DEVICES = ("cpu", "cuda")
+
+_HERE = contextlib.nullcontext()
 
 _LIBRARY: Any = torch.library.Library(NAMESPACE, "DEF")  # type: ignore[no-untyped-call]
 
@@ -57,3 +60,21 @@ def register_gradient(
 ) -> None:
     """Give an operator returned by `register` its backward formula."""
     torch.library.register_autograd(operator, backward, setup_context=setup_context, lib=_LIBRARY)
+
+
+def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Cast the operands of a product as torch casts those of its own, float64 excepted."""
+    device = tensors[0].device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return tensors
+    lowered = (torch.float16, torch.bfloat16, torch.float32)
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(x.to(dtype) if x.dtype in lowered else x for x in tensors)
+
+
+def without_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Switch autocast off for the device of x, at no cost where it is off already."""
+    device = x.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return _HERE

@@ -5,7 +5,6 @@
 `dkeep_j = sum_h sum_{i != j} R_ij (dO_i . v_j - dO_i . O_i)`, `R_ij = min(e^{S_ij - L_i}, 1e6)`.
 """
 
-import contextlib
 from types import ModuleType
 from typing import Any
 
@@ -17,10 +16,9 @@ from kernels import _backend
 from kernels._cpu import masked_attention as _cpu
 from kernels._eager import masked_attention as _eager
 from kernels._gpu import masked_attention as _gpu
-from kernels._library import is_plain, register, register_gradient
+from kernels._library import autocast, is_plain, register, register_gradient, without_autocast
 
 _MODULES: dict[str, ModuleType] = {"reference": _eager, "triton": _gpu, "cpu": _cpu}
-_HERE = contextlib.nullcontext()
 
 
 def masked_attention(
@@ -59,7 +57,7 @@ def masked_attention(
             implementation of that name.
         RuntimeError: The implementation asked for cannot serve the call; all reasons are listed.
     """
-    q, k, v = _autocast(q, k, v)
+    q, k, v = autocast(q, k, v)
     _check(q, k, v, keep)
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     if not is_plain(q, k, v, keep):
@@ -67,15 +65,6 @@ def masked_attention(
     if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, keep)):
         return _MaskedAttention.apply(q, k, v, keep, scale, impl)
     return _forward(q, k, v, keep, scale, impl)[0]
-
-
-def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    device = tensors[0].device.type
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
-        return tensors
-    lowered = (torch.float16, torch.bfloat16, torch.float32)
-    dtype = torch.get_autocast_dtype(device)
-    return tuple(x.to(dtype) if x.dtype in lowered else x for x in tensors)
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, keep: Tensor) -> None:
@@ -135,7 +124,7 @@ def _forward(
     if q.numel() == 0:
         return _forward_fake(q, k, v, keep, scale, impl)
     serve = _implementation(impl, q, k, v)
-    with _without_autocast(q):
+    with without_autocast(q):
         return serve.forward(q, k, v, _mask(serve, keep), scale)
 
 
@@ -154,20 +143,13 @@ def _backward(
         dq, dk, dv, dkeep = _backward_fake(grad, q, k, v, keep, o, lse, scale, impl)
         return dq, dk, dv, dkeep.zero_()
     serve = _implementation(impl, q, k, v)
-    with _without_autocast(q):
+    with without_autocast(q):
         return serve.backward(grad, q, k, v, _mask(serve, keep), o, lse, scale)
 
 
 def _mask(serve: ModuleType, keep: Tensor) -> Tensor:
     # The Triton kernels compare by themselves.
     return keep if serve is _gpu else keep > 0.5
-
-
-def _without_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    device = x.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return torch.autocast(device, enabled=False)
-    return _HERE
 
 
 def served_by(impl: str | None, q: Tensor, k: Tensor, v: Tensor) -> str:

@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from kernels import _backend
 from kernels._cpu import ragged_attention as _cpu
 from kernels._eager import ragged_attention as _eager
 from kernels._eager.masked_attention import accumulator
 from kernels._gpu import ragged_attention as _gpu
-from kernels._library import register, register_gradient
-from kernels.masked_attention import _autocast
+from kernels._library import autocast, is_plain, register, register_gradient, without_autocast
 
 _MODULES: dict[str, ModuleType] = {"reference": _eager, "triton": _gpu, "cpu": _cpu}
 
@@ -69,10 +69,15 @@ def ragged_attention(
             contradict each other; other devices are not waited for to find out.
         RuntimeError: The implementation asked for cannot serve the call; all reasons are listed.
     """
-    q, k, v = _autocast(q, k, v)
+    q, k, v = autocast(q, k, v)
     _check(q, k, v, cu_seqlens, max_seqlen, rows)
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
-    return _forward_op(q, k, v, cu_seqlens, max_seqlen, rows, scale, impl)[0]
+    arguments = q, k, v, cu_seqlens, max_seqlen, rows, scale, impl
+    if not is_plain(q, k, v, cu_seqlens, cu_seqlens if rows is None else rows):
+        return _forward_op(*arguments)[0]
+    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        return _RaggedAttention.apply(*arguments)
+    return _forward(*arguments)[0]
 
 
 def _check(
@@ -106,8 +111,9 @@ def _check(
             "ragged_attention: rows must be (T,) int64 or int32, got "
             f"{tuple(rows.shape)} {rows.dtype}"
         )
-    devices = [x.device for x in (q, k, v, cu_seqlens, rows) if x is not None]
-    if any(device != q.device for device in devices):
+    same = q.device == k.device == v.device == cu_seqlens.device
+    if not same or (rows is not None and rows.device != q.device):
+        devices = [x.device for x in (q, k, v, cu_seqlens, rows) if x is not None]
         raise ValueError(
             "ragged_attention: q, k, v, cu_seqlens and rows must be on one device, got "
             f"{', '.join(map(str, devices))}"
@@ -138,6 +144,32 @@ def _check_values(cu_seqlens: Tensor, max_seqlen: int, rows: Tensor | None, num_
             )
 
 
+class _RaggedAttention(torch.autograd.Function):
+    """The gradient of eager calls; the operator has the same one for everything else."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        cu_seqlens: Tensor,
+        max_seqlen: int,
+        rows: Tensor | None,
+        scale: float,
+        impl: str | None,
+    ) -> Tensor:
+        o, lse = _forward(q, k, v, cu_seqlens, max_seqlen, rows, scale, impl)
+        ctx.save_for_backward(q, k, v, cu_seqlens, rows, o, lse)
+        ctx.max_seqlen, ctx.scale, ctx.impl = max_seqlen, scale, impl
+        return o
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _gradients(ctx, grad)
+
+
 def _forward(
     q: Tensor,
     k: Tensor,
@@ -153,7 +185,8 @@ def _forward(
     serve = _implementation(impl, q, k, v)
     if _nothing_to_do(q, cu_seqlens, max_seqlen, rows):
         return _forward_fake(q, k, v, cu_seqlens, max_seqlen, rows, scale, impl)
-    return serve.forward(q, k, v, cu_seqlens, max_seqlen, rows, scale)
+    with without_autocast(q):
+        return serve.forward(q, k, v, cu_seqlens, max_seqlen, rows, scale)
 
 
 def _backward(
@@ -172,7 +205,8 @@ def _backward(
     if _nothing_to_do(q, cu_seqlens, max_seqlen, rows):
         return q.new_zeros(q.shape), q.new_zeros(q.shape), q.new_zeros(q.shape)
     serve = _implementation(impl, q, k, v)
-    return serve.backward(grad, q, k, v, cu_seqlens, max_seqlen, rows, o, lse, scale)
+    with without_autocast(q):
+        return serve.backward(grad, q, k, v, cu_seqlens, max_seqlen, rows, o, lse, scale)
 
 
 def _nothing_to_do(q: Tensor, cu_seqlens: Tensor, max_seqlen: int, rows: Tensor | None) -> bool:
@@ -242,9 +276,11 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> 
     ctx.mark_non_differentiable(lse)
 
 
-def _gradients(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     q, k, v, cu_seqlens, rows, o, lse = ctx.saved_tensors
-    dq, dk, dv = _backward_op(
+    # Compiled autograd traces the backward of eager calls.
+    function = _backward if is_plain(grad, q, k, v) else _backward_op
+    dq, dk, dv = function(
         grad, q, k, v, cu_seqlens, ctx.max_seqlen, rows, o, lse, ctx.scale, ctx.impl
     )
     return dq, dk, dv, None, None, None, None, None
