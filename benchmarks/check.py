@@ -95,7 +95,7 @@ def _compare_attention(
     allowance = sums + torch.finfo(case.dtype).eps + peer.slack
     faults = []
     for name, value in found.items():
-        x, a, e = right[name], value.double(), plain[name].double()
+        x, a, e = right[name], value.detach().double(), plain[name].double()
         if peer.kept_only and name == "o":
             x, a, e = (problems.gate(t, inputs.keep) for t in (x, a, e))
         size = float(x.abs().max())
