@@ -191,6 +191,39 @@ def measure(unit: Unit) -> Resources:
     )
 
 
+def faults(unit: Unit, resources: Resources) -> list[str]:
+    """List what is wrong with a compiled kernel; empty when nothing is."""
+    arch = ARCHITECTURES[unit.arch]
+    found = []
+    if resources.spilled:
+        found.append(f"{resources.spilled} bytes per thread in local memory")
+    if resources.shared > arch.shared:
+        found.append(f"{resources.shared} bytes of shared memory, the limit is {arch.shared}")
+    expected = expected_instructions(unit)
+    if expected and not expected & resources.instructions.keys():
+        found.append(f"no tensor-core instruction of the kinds {', '.join(sorted(expected))}")
+    return found
+
+
+def expected_instructions(unit: Unit) -> set[str]:
+    """Return the kinds of tensor-core instruction of which a kernel has one; empty: it needs none.
+
+    Products of float32 are true float32, which no tensor core computes. The warpgroup instructions
+    of sm_90 take 64 rows and 4 warps; smaller tiles, and those alone, do without them.
+    """
+    constants = dict(unit.constants)
+    if unit.dtype == "fp32" or "PRECISION" not in constants:
+        return set()
+    if ARCHITECTURES[unit.arch].backend == "hip":
+        return {"mfma"}
+    whole = max(constants["BLOCK_M"], constants["BLOCK_N"]) >= 64 and unit.num_warps >= 4
+    if unit.arch == "sm_90" and whole:
+        return {"wgmma"}
+    if unit.arch == "sm_100" and whole:
+        return {"tcgen05", "mma"}
+    return {"mma"}
+
+
 def _nvidia_usage(cubin: bytes) -> tuple[int, int]:
     import triton
 

@@ -22,9 +22,9 @@ RAGGED_GRAD_QUERIES = "ragged_attention_two_pass.grad_queries_kernel"
 RAGGED_GRAD_KEYS = "ragged_attention_two_pass.grad_keys_kernel"
 
 ONE_PASS_TOKENS = 144
-ONE_PASS_TOKENS_WIDE = 80
-"""Longest sequences whose dk and dv one program holds in registers, at head dimensions up to 64
-and above."""
+"""Longest sequence whose dk and dv one program holds in registers."""
+
+_BEFORE_SM_90 = ("sm_80", "sm_86", "sm_89")
 
 
 def attention_forward(
@@ -118,44 +118,55 @@ def _served(name: str, tokens: int, head_dim: int, itemsize: int, arch: str) -> 
 
 def _forward(p: Problem) -> LaunchConfig:
     if p.itemsize == 4:
-        return fitted(LaunchConfig(16, 32, 8, 2), p.tokens)
-    return _square(p, 2)
-
-
-def _square(p: Problem, stages: int) -> LaunchConfig:
+        return LaunchConfig(16, 32, 8, 2)
+    if p.tokens > 64 and _crowded(p):
+        return LaunchConfig(64, 16, 4, 2)
     # Up to 48 tokens two blocks of 32, or one and a tail of 16, waste less than one of 64.
     block = 16 if p.tokens <= 16 else 32 if p.tokens <= 48 else 64
-    return LaunchConfig(block, block, _warps(block, p), stages if p.tokens > 64 else 1)
+    return LaunchConfig(block, block, _warps(block, p), 1 if block < 64 else 2)
 
 
 def _warps(rows: int, p: Problem) -> int:
     """One warp for 16 rows, the least that a matrix instruction takes, two where they are wide."""
-    return rows // 16 * (2 if padded_head_dim(p.head_dim) > 64 else 1)
+    return rows // 16 * (2 if _wide(p) else 1)
+
+
+def _wide(p: Problem) -> bool:
+    return padded_head_dim(p.head_dim) > 64
+
+
+def _crowded(p: Problem) -> bool:
+    """Tell whether operands in registers leave no room for a second copy of the code, the tail's.
+
+    The matrix instructions before sm_90 take both operands from registers.
+    """
+    return _wide(p) and p.arch in _BEFORE_SM_90
 
 
 def _grad_queries(p: Problem) -> LaunchConfig:
     if p.itemsize == 4:
-        return fitted(LaunchConfig(32, 16, 8, 2), p.tokens)
-    return _square(p, 1)
+        return LaunchConfig(32, 16, 8, 2)
+    return LaunchConfig(32, 16, 4, 1) if _crowded(p) else LaunchConfig(64, 64, _warps(64, p), 1)
 
 
 def _grad_keys(p: Problem) -> LaunchConfig:
-    if p.itemsize == 4:
-        return fitted(LaunchConfig(16, 32, 8, 1), p.tokens)
     # With 16 query rows at a time the accumulators of the keys leave registers for the rest.
-    return LaunchConfig(16, 64, _warps(64, p), 1)
+    return LaunchConfig(16, 32, 8, 1) if p.itemsize == 4 else LaunchConfig(16, 64, _warps(64, p), 1)
 
 
 def _grad(p: Problem) -> LaunchConfig | None:
-    wide = padded_head_dim(p.head_dim) > 64
-    longest = ONE_PASS_TOKENS_WIDE if wide else ONE_PASS_TOKENS
-    # On these 128 keys and a tail take more registers than a thread has.
-    if not wide and p.arch in ("sm_80", "sm_86", "sm_89"):
-        longest = 128
-    if p.tokens > longest or p.itemsize == 4:
+    if p.itemsize == 4:
         return None
-    block = 16 if p.tokens <= 16 else 32 if p.tokens <= 48 else 64 if p.tokens <= 80 else 128
-    return LaunchConfig(16, block, _warps(block, p), 1)
+    if p.tokens <= 64:
+        block = 16 if p.tokens <= 16 else 32 if p.tokens <= 32 else 64
+        return LaunchConfig(16, block, _warps(block, p), 1)
+    if _wide(p):
+        return None
+    if p.arch in _BEFORE_SM_90:
+        return LaunchConfig(16, 128, 8, 1) if p.tokens <= 128 else None
+    if p.tokens > ONE_PASS_TOKENS:
+        return None
+    return LaunchConfig(16, 64, 4, 1) if p.tokens <= 80 else LaunchConfig(16, 128, 8, 1)
 
 
 def _ragged(rule: Rule) -> Rule:
@@ -163,7 +174,7 @@ def _ragged(rule: Rule) -> Rule:
 
     def tailed(p: Problem) -> LaunchConfig | None:
         config = rule(p)
-        if config is None or p.tokens <= config.block_n:
+        if config is None or p.tokens <= config.block_n or p.itemsize == 4:
             return config
         rows = min(tail(p.tokens, config.block_n) or 32, config.block_n // 2)
         return replace(config, tail=rows if rows >= 16 else 0)

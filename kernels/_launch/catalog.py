@@ -7,7 +7,7 @@ multiply no matrices are compiled once for each number of warps, with the larges
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from kernels._launch import attention, rows
 from kernels._launch.aot import Unit
@@ -25,7 +25,14 @@ Constants = dict[str, Any]
 _ROW_MODULES = ("token_select.", "gather.")
 
 
-def units(arch: str, kernel: str = "") -> list[Unit]:
+class Entry(NamedTuple):
+    """A compilation, and the problem that it is for."""
+
+    unit: Unit
+    problem: Problem
+
+
+def entries(arch: str, kernel: str = "") -> list[Entry]:
     """List what is compiled for an architecture.
 
     Args:
@@ -33,9 +40,10 @@ def units(arch: str, kernel: str = "") -> list[Unit]:
         kernel: Part of the names of the kernels wanted; empty for all.
 
     Returns:
-        One unit for every kernel, configuration and operand type.
+        One entry for every kernel, configuration and operand type, with the shortest problem of
+        those whose constants add up to most.
     """
-    found: dict[tuple[Any, ...], tuple[tuple[int, int], Unit]] = {}
+    found: dict[tuple[Any, ...], tuple[tuple[int, int], Entry]] = {}
     for name in KERNELS:
         if kernel not in name:
             continue
@@ -51,8 +59,8 @@ def units(arch: str, kernel: str = "") -> list[Unit]:
             numbers = (value for _, value in unit.constants if not isinstance(value, str))
             size = problem.head_dim, sum(numbers)
             if key not in found or size > found[key][0]:
-                found[key] = size, unit
-    return [unit for _, unit in found.values()]
+                found[key] = size, Entry(unit, problem)
+    return [entry for _, entry in found.values()]
 
 
 def problems(name: str, arch: str) -> Iterator[tuple[str, Problem]]:
