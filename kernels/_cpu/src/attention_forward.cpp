@@ -7,8 +7,13 @@
 #include "scratch.h"
 
 namespace sparse_vit {
-
 namespace {
+
+// Waking a thread for less costs more than it saves.
+constexpr double flops_of_a_thread = 1e6;
+
+// Tensors of less than this stay in the second-level cache: nothing to fetch ahead.
+constexpr std::int64_t cached_bytes = 1 << 20;
 
 const ForwardKernel& kernel() {
   switch (isa()) {
@@ -23,33 +28,60 @@ const ForwardKernel& kernel() {
   }
 }
 
-std::int64_t longest(const Sequences& s) {
-  if (s.cu_seqlens == nullptr) return s.tokens;
-  std::int64_t length = 0;
+// The longest sequence, and the products of all in floating-point operations.
+std::int64_t measure(const Sequences& s, double& flops) {
+  std::int64_t longest = 0;
+  double pairs = 0.0;
   for (std::int64_t b = 0; b < s.images; ++b) {
-    length = std::max<std::int64_t>(length, s.cu_seqlens[b + 1] - s.cu_seqlens[b]);
+    const std::int64_t length =
+        s.cu_seqlens == nullptr ? s.tokens : s.cu_seqlens[b + 1] - s.cu_seqlens[b];
+    longest = std::max(longest, length);
+    pairs += static_cast<double>(length) * static_cast<double>(length);
   }
-  return length;
+  flops = 4.0 * pairs * static_cast<double>(s.heads * s.dim);
+  return longest;
 }
 
 }  // namespace
 
 void attention_forward(const Sequences& sequences, const Operand& q, const Operand& k,
                        const Operand& v, const Operand& out, const Operand& lse) {
-  const std::int64_t items = sequences.images * sequences.heads, length = longest(sequences);
+  double flops;
+  const std::int64_t items = sequences.images * sequences.heads;
+  const std::int64_t length = measure(sequences, flops);
   if (items == 0 || length == 0) return;
   const ForwardKernel& kernel = sparse_vit::kernel();
-  const std::int64_t threads = at::get_num_threads(), tiles = kernel.tiles(length);
+  const ForwardOperands operands{q, k, v, out, lse};
+  const std::int64_t tiles = kernel.tiles(length);
+  const std::int64_t threads = std::min<std::int64_t>(
+      at::get_num_threads(), static_cast<std::int64_t>(flops / flops_of_a_thread) + 1);
   // Few heads are cut at tiles, each part packing the keys again.
-  const std::int64_t parts = std::min(tiles, items >= 4 * threads ? 1 : (4 * threads) / items);
+  const std::int64_t parts =
+      threads == 1 || items >= 4 * threads ? 1 : std::min(tiles, 4 * threads / items);
   const std::int64_t step = (tiles + parts - 1) / parts, units = items * parts;
-  std::atomic<std::int64_t> next{0};
+  const std::int64_t size = sequences.type == Type::float32 ? 4 : 2;
+  const bool fetch = parts == 1 && 4 * items * length * sequences.dim * size > cached_bytes;
+  // Heads of an image lie side by side: whoever has touched the pages of one goes on with the next.
+  const std::int64_t run = std::clamp<std::int64_t>(units / (8 * threads), 1, sequences.heads);
+  std::atomic<std::int64_t> taken{0};
   at::parallel_for(0, std::min(threads, units), 1, [&](std::int64_t, std::int64_t) {
     float* memory = scratch(kernel.scratch(length, sequences.dim));
-    for (std::int64_t unit; (unit = next.fetch_add(1, std::memory_order_relaxed)) < units;) {
-      const std::int64_t item = unit / parts, part = unit % parts;
-      kernel.run(sequences, q, k, v, out, lse, item / sequences.heads, item % sequences.heads,
-                 part * step, (part + 1) * step, memory);
+    std::int64_t index = 0, end = 0;
+    const auto take = [&](ForwardUnit& unit) {
+      if (index == end) {
+        index = taken.fetch_add(run, std::memory_order_relaxed);
+        end = std::min(index + run, units);
+      }
+      if (index >= units) return false;
+      const std::int64_t item = index / parts, part = index % parts;
+      unit = {item / sequences.heads, item % sequences.heads, part * step, (part + 1) * step};
+      ++index;
+      return true;
+    };
+    ForwardUnit unit, next;
+    for (bool more = take(unit); more; unit = next) {
+      more = take(next);
+      kernel.run(sequences, operands, unit, more && fetch ? &next : nullptr, memory);
     }
   });
 }

@@ -29,14 +29,15 @@ struct Item {
     return sequences.keep == nullptr || sequences.keep[image * sequences.tokens + token] != 0;
   }
 
+  // Bytes of an element of q, k, v and the output.
+  std::int64_t size() const { return sequences.type == Type::float32 ? 4 : 2; }
+
   const void* source(const Operand& x, std::int64_t token) const {
-    const std::int64_t size = sequences.type == Type::float32 ? 4 : 2;
-    return static_cast<const char*>(x.data) + size * offset(x, row(token));
+    return static_cast<const char*>(x.data) + size() * offset(x, row(token));
   }
 
   void* target(const Operand& x, std::int64_t token) const {
-    const std::int64_t size = sequences.type == Type::float32 ? 4 : 2;
-    return static_cast<char*>(x.data) + size * offset(x, start + token);
+    return static_cast<char*>(x.data) + size() * offset(x, start + token);
   }
 
   float* statistic(const Operand& x, std::int64_t token) const {
@@ -49,38 +50,62 @@ struct Item {
   }
 };
 
-// Copies the rows of `count` tokens as floats, round_up(dim) apart, zeros at the end of each.
-inline void pack_rows(float* packed, const Item& item, const Operand& x,
-                      const std::int32_t* tokens, std::int64_t count) {
-  const std::int64_t dim = item.sequences.dim;
-  const Type type = item.sequences.type;
-  for (std::int64_t i = 0; i < count; ++i) {
-    const void* source = item.source(x, tokens[i]);
-    for (std::int64_t d = 0; d < dim; d += lanes, packed += lanes) {
-      store(packed, load_as(type, source, d, dim - d));
-    }
+// Calls the function with the type as a constant.
+template <typename Function>
+SPARSE_VIT_INLINE void for_type(Type type, Function function) {
+  switch (type) {
+    case Type::float32: return function(std::integral_constant<Type, Type::float32>());
+    case Type::bfloat16: return function(std::integral_constant<Type, Type::bfloat16>());
+    case Type::float16: return function(std::integral_constant<Type, Type::float16>());
   }
 }
 
-// Packs `sign` times tokens first .. first + count - 1 by columns: packed[d * stride + i], where
-// stride = round_up(count), and zeros for i >= count. Writes round_up(dim) * stride floats.
-inline void pack_columns(float* packed, const Item& item, const Operand& x, std::int64_t first,
-                         std::int64_t count, float sign) {
-  const std::int64_t dim = item.sequences.dim, stride = round_up(count);
-  const Type type = item.sequences.type;
-  for (std::int64_t i = 0; i < count; i += lanes) {
-    const void* sources[lanes];
-    const std::int64_t here = std::min<std::int64_t>(lanes, count - i);
-    for (std::int64_t j = 0; j < here; ++j) sources[j] = item.source(x, first + i + j);
-    for (std::int64_t d = 0; d < dim; d += lanes) {
-      Vector rows[lanes];
-      for (int j = 0; j < lanes; ++j) {
-        rows[j] = j < here ? mul(broadcast(sign), load_as(type, sources[j], d, dim - d))
-                           : broadcast(0.0f);
+// Copies the rows of `count` tokens as floats, round_up(dim) apart, zeros at the end of each.
+inline void pack_rows(float* packed, const Item& item, const Operand& x,
+                      const std::int32_t* tokens, std::int64_t count) {
+  const std::int64_t dim = item.sequences.dim, whole = dim / lanes * lanes;
+  for_type(item.sequences.type, [&](auto type) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      const void* source = item.source(x, tokens[i]);
+      for (std::int64_t d = 0; d < whole; d += lanes, packed += lanes) {
+        store(packed, load_as(type, source, d, lanes));
       }
-      store_transposed(packed + d * stride + i, stride, rows);
+      if (whole == dim) continue;
+      store(packed, load_as(type, source, whole, dim - whole));
+      packed += lanes;
     }
-  }
+  });
+}
+
+// Packs tokens by columns: packed[d * round_up(count) + i] is element d of token(i), and 0 where
+// i >= count. Writes round_up(dim) rows.
+template <typename Token>
+inline void pack_columns(float* packed, const Item& item, const Operand& x, std::int64_t count,
+                         Token token) {
+  const std::int64_t dim = item.sequences.dim, stride = round_up(count);
+  for_type(item.sequences.type, [&](auto type) {
+    for (std::int64_t i = 0; i < count; i += lanes) {
+      const void* sources[lanes];
+      for (std::int64_t j = 0; j < lanes; ++j) {
+        sources[j] = i + j < count ? item.source(x, token(i + j)) : nullptr;
+      }
+      const bool full = i + lanes <= count;
+      for (std::int64_t d = 0; d < dim; d += lanes) {
+        Vector rows[lanes];
+        if (full && d + lanes <= dim) {
+#pragma GCC unroll 16
+          for (int j = 0; j < lanes; ++j) rows[j] = load_as(type, sources[j], d, lanes);
+        } else {
+#pragma GCC unroll 16
+          for (int j = 0; j < lanes; ++j) {
+            rows[j] = sources[j] == nullptr ? broadcast(0.0f)
+                                            : load_as(type, sources[j], d, dim - d);
+          }
+        }
+        store_transposed(packed + d * stride + i, stride, rows);
+      }
+    }
+  });
 }
 
 }  // namespace sparse_vit::SPARSE_VIT_ISA

@@ -1,4 +1,4 @@
-// What every instruction set provides to the schedulers.
+// What every instruction set provides to the scheduler of the forward.
 #pragma once
 
 #include "attention.h"
@@ -6,12 +6,21 @@
 
 namespace sparse_vit {
 
+struct ForwardOperands {
+  const Operand &q, &k, &v, &out, &lse;
+};
+
+// Query tiles first .. last - 1 of one head of one sequence.
+struct ForwardUnit {
+  std::int64_t image, head, first, last;
+};
+
 struct ForwardKernel {
   std::int64_t (*tiles)(std::int64_t length);
   std::int64_t (*scratch)(std::int64_t length, std::int64_t dim);  // in floats
-  void (*run)(const Sequences&, const Operand& q, const Operand& k, const Operand& v,
-              const Operand& out, const Operand& lse, std::int64_t image, std::int64_t head,
-              std::int64_t first_tile, std::int64_t last_tile, float* scratch);
+  // What `next` reads, if not null, is fetched into the cache along the way.
+  void (*run)(const Sequences& sequences, const ForwardOperands& operands, const ForwardUnit& unit,
+              const ForwardUnit* next, float* scratch);
 };
 
 namespace avx512 {

@@ -7,6 +7,12 @@
 
 namespace sparse_vit::SPARSE_VIT_ISA {
 
+// Stops the compiler from computing the addresses of all rows in advance and spilling them.
+template <typename T>
+SPARSE_VIT_INLINE void keep_in_register(T*& pointer) {
+  asm volatile("" : "+r"(pointer));
+}
+
 #if defined(SPARSE_VIT_AVX512)
 
 using Vector = __m512;
@@ -36,10 +42,12 @@ SPARSE_VIT_INLINE Vector max(Vector a, Vector b) { return _mm512_max_ps(a, b); }
 SPARSE_VIT_INLINE Vector min(Vector a, Vector b) { return _mm512_min_ps(a, b); }
 SPARSE_VIT_INLINE float sum(Vector x) { return _mm512_reduce_add_ps(x); }
 SPARSE_VIT_INLINE float largest(Vector x) { return _mm512_reduce_max_ps(x); }
-// 2^n of the integer n = low bits of x - 127.
-SPARSE_VIT_INLINE Vector exponent_from_bits(Vector x) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(x), 23));
+// x - n for the nearest integer n; 0 for the infinities.
+SPARSE_VIT_INLINE Vector distance_from_nearest(Vector x) {
+  return _mm512_reduce_ps(x, _MM_FROUND_TO_NEAREST_INT);
 }
+// x 2^n of an integer n.
+SPARSE_VIT_INLINE Vector times_power_of_two(Vector x, Vector n) { return _mm512_scalef_ps(x, n); }
 // The float whose bits are those of x where `mask` has them and those of y elsewhere.
 SPARSE_VIT_INLINE Vector select_bits(Vector x, Vector y, std::uint32_t mask) {
   const __m512i m = _mm512_set1_epi32(static_cast<int>(mask));
@@ -81,20 +89,42 @@ SPARSE_VIT_INLINE void store_float16(std::uint16_t* p, Vector x, std::int64_t co
   _mm256_mask_storeu_epi16(p, first(count), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
 }
 
+// The sum of every vector, one in each lane.
+SPARSE_VIT_INLINE Vector sums_of(const Vector (&x)[16]) {
+  Vector a[8], b[4];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    a[i] = add(_mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]), _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]));
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const __m512d low = _mm512_castps_pd(a[2 * i]), high = _mm512_castps_pd(a[2 * i + 1]);
+    b[i] = add(_mm512_castpd_ps(_mm512_unpacklo_pd(low, high)),
+               _mm512_castpd_ps(_mm512_unpackhi_pd(low, high)));
+  }
+  const Vector c = add(_mm512_shuffle_f32x4(b[0], b[1], 0x88), _mm512_shuffle_f32x4(b[0], b[1], 0xdd));
+  const Vector d = add(_mm512_shuffle_f32x4(b[2], b[3], 0x88), _mm512_shuffle_f32x4(b[2], b[3], 0xdd));
+  return add(_mm512_shuffle_f32x4(c, d, 0x88), _mm512_shuffle_f32x4(c, d, 0xdd));
+}
+
 // out[j * stride + i] = rows[i][j]
 SPARSE_VIT_INLINE void store_transposed(float* out, std::int64_t stride, const Vector (&rows)[16]) {
   Vector a[16], b[16];
+#pragma GCC unroll 16
   for (int i = 0; i < 16; i += 2) {
     a[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
     a[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
   }
+#pragma GCC unroll 16
   for (int i = 0; i < 16; i += 4) {
+#pragma GCC unroll 2
     for (int j = 0; j < 2; ++j) {
       const __m512d low = _mm512_castps_pd(a[i + j]), high = _mm512_castps_pd(a[i + 2 + j]);
       b[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
       b[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
     }
   }
+#pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) {
     const Vector x = _mm512_shuffle_f32x4(b[j], b[4 + j], 0x88);
     const Vector y = _mm512_shuffle_f32x4(b[j], b[4 + j], 0xdd);
@@ -200,20 +230,31 @@ SPARSE_VIT_INLINE void store_float16(std::uint16_t* p, Vector x, std::int64_t co
   store_half(p, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT), count);
 }
 
+// The sum of every vector, one in each lane.
+SPARSE_VIT_INLINE Vector sums_of(const Vector (&x)[8]) {
+  const Vector a = _mm256_hadd_ps(_mm256_hadd_ps(x[0], x[1]), _mm256_hadd_ps(x[2], x[3]));
+  const Vector b = _mm256_hadd_ps(_mm256_hadd_ps(x[4], x[5]), _mm256_hadd_ps(x[6], x[7]));
+  return add(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+}
+
 // out[j * stride + i] = rows[i][j]
 SPARSE_VIT_INLINE void store_transposed(float* out, std::int64_t stride, const Vector (&rows)[8]) {
   Vector a[8], b[8];
+#pragma GCC unroll 8
   for (int i = 0; i < 8; i += 2) {
     a[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
     a[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
   }
+#pragma GCC unroll 8
   for (int i = 0; i < 8; i += 4) {
+#pragma GCC unroll 2
     for (int j = 0; j < 2; ++j) {
       const __m256d low = _mm256_castps_pd(a[i + j]), high = _mm256_castps_pd(a[i + 2 + j]);
       b[i + 2 * j] = _mm256_castpd_ps(_mm256_unpacklo_pd(low, high));
       b[i + 2 * j + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(low, high));
     }
   }
+#pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) {
     store(out + j * stride, _mm256_permute2f128_ps(b[j], b[4 + j], 0x20));
     store(out + (4 + j) * stride, _mm256_permute2f128_ps(b[j], b[4 + j], 0x31));
@@ -320,6 +361,11 @@ SPARSE_VIT_INLINE void store_bfloat16(std::uint16_t* p, Vector x, std::int64_t c
 }
 SPARSE_VIT_INLINE void store_float16(std::uint16_t* p, Vector x, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) p[i] = float_to_float16(x[i]);
+}
+
+// The sum of every vector, one in each lane.
+SPARSE_VIT_INLINE Vector sums_of(const Vector (&x)[4]) {
+  return Vector{sum(x[0]), sum(x[1]), sum(x[2]), sum(x[3])};
 }
 
 // out[j * stride + i] = rows[i][j]
