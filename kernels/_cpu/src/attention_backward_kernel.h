@@ -22,6 +22,7 @@ constexpr float log2_e = 1.44269504f;
 
 // Query rows of a block: R and T of so many fit the second-level cache with all the rest.
 inline std::int64_t block_rows(std::int64_t length) {
+  if (length == 0) return 0;
   constexpr std::int64_t floats = 24 << 10;
   const std::int64_t most = std::max<std::int64_t>(floats / (2 * round_up(length)) / 12 * 12, 12);
   const std::int64_t blocks = (length + most - 1) / most;
