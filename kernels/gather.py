@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from kernels import _backend
+from kernels._cpu import gather as _cpu
 from kernels._eager import gather as _eager
 from kernels._eager.masked_attention import accumulator
 from kernels._gpu import gather as _gpu
-from kernels._library import register, register_gradient
+from kernels._library import is_plain, register, register_gradient
 
-_MODULES: dict[str, ModuleType] = {"reference": _eager, "triton": _gpu}
+_MODULES: dict[str, ModuleType] = {"reference": _eager, "triton": _gpu, "cpu": _cpu}
 
 
 def gather_rows(x: Tensor, indices: Tensor, *, impl: str | None = None) -> Tensor:
@@ -23,7 +24,7 @@ def gather_rows(x: Tensor, indices: Tensor, *, impl: str | None = None) -> Tenso
         x: (R, C), any floating dtype, any strides; for tokens (B, N, C) pass `x.flatten(0, 1)`.
         indices: (T,) int64 in [0, R), on the device of x. A row may be asked for more than once. On
             a CPU an index out of range raises IndexError; a Triton kernel gives a row of NaN.
-        impl: "reference", "triton", or None for the default of the device.
+        impl: "reference", "triton", "cpu", or None for the default of the device.
 
     Returns:
         (T, C). The gradient adds up over repeated rows.
@@ -34,6 +35,8 @@ def gather_rows(x: Tensor, indices: Tensor, *, impl: str | None = None) -> Tenso
         RuntimeError: The implementation asked for cannot serve the call; all reasons are listed.
     """
     _check("gather_rows", "x", x, indices)
+    if _at_once(x, indices):
+        return _gather(x, indices, impl)
     return _gather_op(x, indices, impl)
 
 
@@ -58,7 +61,7 @@ def gather_layer_norm(
         weight: (C,), any floating dtype; None for ones.
         bias: (C,), any floating dtype; None for zeros.
         eps: Added to the variance.
-        impl: "reference", "triton", or None for the default of the device.
+        impl: "reference", "triton", "cpu", or None for the default of the device.
 
     Returns:
         rows (T, C) and normed (T, C), both in the dtype of x, both differentiable, once.
@@ -81,7 +84,8 @@ def gather_layer_norm(
             raise ValueError(
                 f"gather_layer_norm: {name} is on {affine.device} but x is on {x.device}"
             )
-    rows, normed, _, _ = _norm_op(x, indices, weight, bias, eps, impl)
+    run = _norm if _at_once(x, indices, weight, bias) else _norm_op
+    rows, normed, _, _ = run(x, indices, weight, bias, eps, impl)
     return rows, normed
 
 
@@ -97,7 +101,7 @@ def scatter_rows(
             kernel leaves the row out.
         num_rows: Rows of the result.
         fill: Value of the rows that nothing is put into.
-        impl: "reference", "triton", or None for the default of the device.
+        impl: "reference", "triton", "cpu", or None for the default of the device.
 
     Returns:
         (num_rows, C).
@@ -113,7 +117,16 @@ def scatter_rows(
             f"scatter_rows: y has {y.shape[0]} rows but indices has {indices.shape[0]} entries; "
             "give one index per row"
         )
+    if _at_once(y, indices):
+        return _scatter(y, indices, num_rows, fill, impl)
     return _scatter_op(y, indices, num_rows, fill, impl)
+
+
+def _at_once(*tensors: Tensor | None) -> bool:
+    """Tell whether nothing but the result is asked for: no gradient, no trace."""
+    given = [x for x in tensors if x is not None]
+    recorded = torch.is_grad_enabled() and any(x.requires_grad for x in given)
+    return not recorded and is_plain(*given)
 
 
 def _check(function: str, name: str, rows: Tensor, indices: Tensor) -> None:
@@ -133,8 +146,11 @@ def _check(function: str, name: str, rows: Tensor, indices: Tensor) -> None:
 
 def served_by(impl: str | None, operator: str, x: Tensor) -> str:
     """Name the implementation that serves a call of `operator`; raises as the operator does."""
-    found = _gpu.norm_reasons if operator == "gather_layer_norm" else _gpu.reasons
-    reasons: dict[str, Callable[[], list[str]]] = {"triton": lambda: found(x)}
+    normalises = operator == "gather_layer_norm"
+    reasons: dict[str, Callable[[], list[str]]] = {
+        "triton": lambda: _gpu.norm_reasons(x) if normalises else _gpu.reasons(x),
+        "cpu": lambda: _cpu.reasons(x),
+    }
     return _backend.choose(operator, impl, x.device, reasons)
 
 

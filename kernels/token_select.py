@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from kernels import _backend
+from kernels._cpu import token_select as _cpu
 from kernels._eager import token_select as _eager
 from kernels._gpu import token_select as _gpu
-from kernels._library import register
+from kernels._library import is_plain, register
 
-_MODULES: dict[str, ModuleType] = {"reference": _eager, "triton": _gpu}
+_MODULES: dict[str, ModuleType] = {"reference": _eager, "triton": _gpu, "cpu": _cpu}
 
 
 class TokenSelection(NamedTuple):
@@ -60,7 +61,7 @@ def select_tokens(
             nothing is read back from the device and a CUDA graph can capture the call. What follows
             the first `cu_seqlens[-1]` are rows of dropped tokens, ascending: all indices differ.
             Otherwise the number of indices depends on the data, and the call waits for the device.
-        impl: "reference", "triton", or None for the default of the device.
+        impl: "reference", "triton", "cpu", or None for the default of the device.
 
     Returns:
         The selection, on the device of the scores.
@@ -89,13 +90,14 @@ def select_tokens(
     if threshold is None:
         assert k is not None
         _check_count("k", k, 1, tokens)
-        return TokenSelection(*_select_op(scores.detach(), 0.0, k, k, prefix, True, impl))
-    _check_count("min_keep", min_keep, 1, tokens)
-    most = tokens if max_keep is None else max_keep
-    _check_count("max_keep", most, min_keep, tokens)
-    return TokenSelection(
-        *_select_op(scores.detach(), threshold, min_keep, most, prefix, padded, impl)
-    )
+        threshold, min_keep, most, padded = 0.0, k, k, True
+    else:
+        _check_count("min_keep", min_keep, 1, tokens)
+        most = tokens if max_keep is None else max_keep
+        _check_count("max_keep", most, min_keep, tokens)
+    run = _select if is_plain(scores) else _select_op
+    found = run(scores.detach(), threshold, min_keep, most, prefix, padded, impl)
+    return TokenSelection(*found)
 
 
 def _check_count(name: str, count: int, low: int, high: int) -> None:
@@ -105,7 +107,10 @@ def _check_count(name: str, count: int, low: int, high: int) -> None:
 
 def served_by(impl: str | None, scores: Tensor, prefix: int = 0) -> str:
     """Name the implementation that serves a call; raises as `select_tokens` does."""
-    reasons: dict[str, Callable[[], list[str]]] = {"triton": lambda: _gpu.reasons(scores, prefix)}
+    reasons: dict[str, Callable[[], list[str]]] = {
+        "triton": lambda: _gpu.reasons(scores, prefix),
+        "cpu": lambda: _cpu.reasons(scores),
+    }
     return _backend.choose("select_tokens", impl, scores.device, reasons)
 
 

@@ -11,7 +11,7 @@ from kernels import TokenSelection, reference, select_tokens
 from kernels._launch import rows as launch
 from kernels.token_select import served_by
 
-IMPLEMENTATIONS = ("reference", "triton")
+IMPLEMENTATIONS = ("reference", "triton", "cpu")
 INF, NAN = float("inf"), float("nan")
 
 

@@ -82,7 +82,7 @@ def _norm(p: Problem) -> LaunchConfig:
 
 def _norm_grad(p: Problem) -> LaunchConfig:
     width = max(16, power_of_two(p.head_dim))
-    return LaunchConfig(max(1, 1024 // width), width, 4 if width <= 1024 else 16, 1)
+    return LaunchConfig(max(1, 1024 // width), width, 4 if width <= 1024 else 8, 1)
 
 
 def _merge(p: Problem) -> LaunchConfig:

@@ -6,6 +6,7 @@
 #include "attention.h"
 #include "attention_backward.h"
 #include "isa.h"
+#include "rows.h"
 
 #define TEXT(name) #name
 #define TEXT_OF(name) TEXT(name)
@@ -29,6 +30,11 @@ struct Argument<sparse_vit::Gradients>
                  sparse_vit::Operand, sparse_vit::Operand, sparse_vit::Operand,
                  sparse_vit::Operand> {};
 
+template <>
+struct Argument<sparse_vit::Norm>
+    : Aggregated<sparse_vit::Norm, sparse_vit::Type, std::int64_t, std::int64_t, const float*,
+                 const float*, float*, float*> {};
+
 }  // namespace binding
 
 namespace {
@@ -51,6 +57,12 @@ PyMethodDef methods[] = {
     binding::method<isa>("isa"),
     binding::method<sparse_vit::attention_forward>("attention_forward"),
     binding::method<sparse_vit::attention_backward>("attention_backward"),
+    binding::method<sparse_vit::select_tokens>("select_tokens"),
+    binding::method<sparse_vit::gather_rows>("gather_rows"),
+    binding::method<sparse_vit::scatter_rows>("scatter_rows"),
+    binding::method<sparse_vit::gather_rows_grad>("gather_rows_grad"),
+    binding::method<sparse_vit::gather_norm>("gather_norm"),
+    binding::method<sparse_vit::norm_grad>("norm_grad"),
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -1,0 +1,7 @@
+#include "rows_kernels.h"
+#if defined(__x86_64__)
+#include "target_avx2.h"
+
+#include "rows_kernel.h"
+
+#endif

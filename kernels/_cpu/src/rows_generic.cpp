@@ -1,0 +1,5 @@
+#include "rows_kernels.h"
+
+#include "target_generic.h"
+
+#include "rows_kernel.h"
