@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import kernels
 from benchmarks.peers.base import Bound, Peer, compiled
 from benchmarks.problems import Rows, Scores
 from benchmarks.shapes import Case
-from kernels import gather_rows, scatter_rows, select_tokens
+from kernels import gather_layer_norm, gather_rows, scatter_rows, select_tokens
 
 EPS = 1e-6
 SELECTION = ("mask", "indices", "cu_seqlens")
@@ -77,18 +76,10 @@ def _ours_rows(inputs: Rows, case: Case) -> Bound:
     if case.mode == "scatter":
         total = case.batch * case.tokens
         return Bound(lambda: scatter_rows(inputs.x, inputs.indices, total), lambda x: {"rows": x})
-    fused: Any = getattr(kernels, "gather_layer_norm", _gather_then_norm)
     return Bound(
-        lambda: fused(inputs.x, inputs.indices, inputs.weight, inputs.bias, eps=EPS),
+        lambda: gather_layer_norm(inputs.x, inputs.indices, inputs.weight, inputs.bias, eps=EPS),
         _named("rows", "normed"),
     )
-
-
-def _gather_then_norm(
-    x: Tensor, indices: Tensor, weight: Tensor, bias: Tensor, eps: float
-) -> tuple[Tensor, Tensor]:
-    rows = gather_rows(x, indices)
-    return rows, F.layer_norm(rows, rows.shape[-1:], weight, bias, eps)
 
 
 def _norm(rows: Tensor, inputs: Rows) -> tuple[Tensor, Tensor]:
