@@ -11,7 +11,7 @@ from kernels._launch.attention import (
     ragged_grad_keys,
     ragged_grad_queries,
 )
-from kernels._launch.choice import KERNELS, choose, explain, override
+from kernels._launch.choice import KERNELS, candidates, choose, explain, override
 from kernels._launch.config import (
     MAX_HEAD_DIM,
     LaunchConfig,
@@ -33,6 +33,7 @@ __all__ = [
     "attention_grad",
     "attention_grad_keys",
     "attention_grad_queries",
+    "candidates",
     "choose",
     "explain",
     "limits",

@@ -108,13 +108,16 @@ def architecture(device: torch.device) -> str:
 def limits(arch: str) -> Architecture:
     """Return the limits that hold on an architecture, of the nearest known one if it is not listed.
 
-    Consumer parts of a generation have the smaller shared memory, as sm_86 and sm_89 do.
+    Consumer parts of a generation have the smaller shared memory, as sm_86 and sm_89 do. Whatever
+    is no GPU, such as `INTERPRETER`, is treated as sm_90.
     """
     if arch in ARCHITECTURES:
         return ARCHITECTURES[arch]
     if arch.startswith("gfx"):
         return ARCHITECTURES["gfx942"]
-    number = int(arch.removeprefix("sm_")) if arch.startswith("sm_") else 90
+    if not arch.startswith("sm_"):
+        return ARCHITECTURES["sm_90"]
+    number = int(arch.removeprefix("sm_"))
     if number == 87:
         return ARCHITECTURES["sm_80"]
     if number >= 120:

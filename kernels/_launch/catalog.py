@@ -40,7 +40,7 @@ def entries(arch: str, kernel: str = "") -> list[Entry]:
         kernel: Part of the names of the kernels wanted; empty for all.
 
     Returns:
-        One entry for every kernel, configuration and operand type, with the shortest problem of
+        One entry for every kernel, configuration and operand type, with the longest problem of
         those whose constants add up to most.
     """
     found: dict[tuple[Any, ...], tuple[tuple[int, int], Entry]] = {}
@@ -58,7 +58,7 @@ def entries(arch: str, kernel: str = "") -> list[Entry]:
             unit = unit_of(name, problem, config, dtype)
             numbers = (value for _, value in unit.constants if not isinstance(value, str))
             size = problem.head_dim, sum(numbers)
-            if key not in found or size > found[key][0]:
+            if key not in found or size >= found[key][0]:
                 found[key] = size, Entry(unit, problem)
     return [entry for _, entry in found.values()]
 
@@ -106,11 +106,6 @@ def _masked(p: Problem, c: LaunchConfig) -> Constants:
     return _attention(p, c) | tails
 
 
-def _masked_one_pass(p: Problem, c: LaunchConfig) -> Constants:
-    whole = p.tokens <= c.block_n
-    return _masked(p, c) | ({"TAIL_N": 0} if whole else {})
-
-
 def _ragged(p: Problem, c: LaunchConfig) -> Constants:
     tails = {
         "TAIL_M": c.tail if c.tail < c.block_m else 0,
@@ -135,7 +130,7 @@ def _select(p: Problem, c: LaunchConfig) -> Constants:
 
 CONSTANTS: dict[str, Callable[[Problem, LaunchConfig], Constants]] = {
     attention.MASKED_FORWARD: _masked,
-    attention.MASKED_GRAD: _masked_one_pass,
+    attention.MASKED_GRAD: _masked,
     attention.MASKED_GRAD_QUERIES: _masked,
     attention.MASKED_GRAD_KEYS: _masked,
     attention.RAGGED_FORWARD: lambda p, c: _ragged(p, c) | {"ONE_TILE": p.tokens <= c.block_n},

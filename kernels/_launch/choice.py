@@ -104,12 +104,21 @@ def rule(name: str, problem: Problem) -> LaunchConfig | None:
     return KERNELS[name].rule(_known(problem))
 
 
+def candidates(name: str, problem: Problem) -> list[LaunchConfig | None]:
+    """List what a tuner may try: what the rule chooses first, then its alternatives."""
+    known = _known(problem)
+    return list(dict.fromkeys((rule(name, known), *KERNELS[name].candidates(known))))
+
+
 def shipped(name: str, problem: Problem) -> tuple[LaunchConfig | None, str]:
-    """Choose without the user's file and overrides, and say where the configuration comes from."""
-    return _measured(name, problem, TABLES / f"{problem.arch}.json") or (
-        rule(name, problem),
-        "rule",
-    )
+    """Choose without overrides and the user's file, and say where the configuration comes from."""
+    found = _measured(name, problem, _shipped_path(problem.arch))
+    return found or (rule(name, problem), "rule")
+
+
+@cache
+def _shipped_path(arch: str) -> Path:
+    return TABLES / f"{arch}.json"
 
 
 @cache
@@ -125,13 +134,14 @@ def _chosen(
 def _measured(name: str, problem: Problem, path: Path) -> tuple[LaunchConfig | None, str] | None:
     found = _table(path, problem.arch).get(name, problem)
     # What was measured at another length is taken only where it is a candidate at this one.
-    if found is None or found.config not in KERNELS[name].candidates(_known(problem)):
+    if found is None or found.config not in candidates(name, problem):
         return None
     return found.config, f"{path}, measured at {found.tokens} tokens"
 
 
 def _known(problem: Problem) -> Problem:
-    return replace(problem, arch=limits(problem.arch).name)
+    known = limits(problem.arch).name
+    return problem if known == problem.arch else replace(problem, arch=known)
 
 
 @cache
