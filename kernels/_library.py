@@ -11,7 +11,6 @@ from torch.autograd import forward_ad
 NAMESPACE = "sparse_vit_kernels"
 
 _ORDINARY = (Tensor, torch.nn.Parameter)
-_DEVICES = ("cpu", "cuda")
 
 _HERE = contextlib.nullcontext()
 
@@ -45,14 +44,32 @@ def is_plain(*tensors: Tensor) -> bool:
     compilation, export or trace, no fake or meta tensor, no mode, functional transform or forward
     gradient. It saves several microseconds of host time.
     """
-    return (
-        all(type(x) in _ORDINARY and x.device.type in _DEVICES for x in tensors)
-        and not torch.compiler.is_compiling()
-        and torch._C._len_torch_dispatch_stack() == 0
-        and not torch._C._are_functorch_transforms_active()
-        and forward_ad._current_level < 0
-        and not torch._C._is_tracing()
+    for x in tensors:
+        if type(x) not in _ORDINARY or not (x.is_cuda or x.is_cpu):
+            return False
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch._C._is_tracing()
     )
+
+
+def refuse_forward_gradients(operator: str, *tensors: Tensor) -> None:
+    """Raise where a tensor carries a tangent, which the operators would lose without a word.
+
+    Raises:
+        RuntimeError: One does: this is forward-mode differentiation.
+    """
+    if forward_ad._current_level < 0 or torch.compiler.is_compiling():
+        return
+    duals: list[Any] = [forward_ad.unpack_dual(x) for x in tensors]  # type: ignore[no-untyped-call]
+    if any(x.tangent is not None for x in duals):
+        raise RuntimeError(
+            f"{operator}: forward-mode differentiation (torch.func.jvp, dual tensors) is not "
+            f"supported; differentiate backwards, or use kernels.reference.{operator}"
+        )
 
 
 def register_gradient(

@@ -15,8 +15,16 @@ from torch.autograd.function import once_differentiable
 from kernels import _backend
 from kernels._cpu import masked_attention as _cpu
 from kernels._eager import masked_attention as _eager
+from kernels._eager.masked_attention import rows_like
 from kernels._gpu import masked_attention as _gpu
-from kernels._library import autocast, is_plain, register, register_gradient, without_autocast
+from kernels._library import (
+    autocast,
+    is_plain,
+    refuse_forward_gradients,
+    register,
+    register_gradient,
+    without_autocast,
+)
 
 _MODULES: dict[str, ModuleType] = {"reference": _eager, "triton": _gpu, "cpu": _cpu}
 
@@ -61,6 +69,7 @@ def masked_attention(
     _check(q, k, v, keep)
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     if not is_plain(q, k, v, keep):
+        refuse_forward_gradients("masked_attention", q, k, v, keep)
         return _forward_op(q, k, v, keep, scale, impl)[0]
     if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, keep)):
         return _MaskedAttention.apply(q, k, v, keep, scale, impl)
@@ -162,15 +171,10 @@ def _implementation(impl: str | None, q: Tensor, k: Tensor, v: Tensor) -> Module
     return _MODULES[served_by(impl, q, k, v)]
 
 
-def _rows_like(q: Tensor) -> Tensor:
-    batch, heads, tokens, dim = q.shape
-    return q.new_empty(batch, tokens, heads, dim).transpose(1, 2)
-
-
 def _forward_fake(
     q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float, impl: str | None
 ) -> tuple[Tensor, Tensor]:
-    return _rows_like(q), q.new_empty(q.shape[:3], dtype=_eager.accumulator(q.dtype))
+    return rows_like(q), q.new_empty(q.shape[:3], dtype=_eager.accumulator(q.dtype))
 
 
 def _backward_fake(
@@ -184,7 +188,7 @@ def _backward_fake(
     scale: float,
     impl: str | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _rows_like(q), _rows_like(q), _rows_like(q), lse.new_empty(keep.shape)
+    return rows_like(q), rows_like(q), rows_like(q), lse.new_empty(keep.shape)
 
 
 _forward_op = register(

@@ -1,15 +1,21 @@
 """Masked attention inside torch: its registration, compilation, autocast, DDP, and who serves."""
 
 import os
+import sys
 
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.checkpoint import checkpoint
 
 from kernels import _backend, masked_attention, reference
 from kernels.masked_attention import served_by
 
 OPERATORS = torch.ops.sparse_vit_kernels
+_public = sys.modules["kernels.masked_attention"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -143,6 +149,146 @@ def test_autocast_keeps_the_softmax_in_float32():
         q.bfloat16().double(), k.bfloat16().double(), v.double(), keep, scale=1.0
     )
     torch.testing.assert_close(o.double(), exact, rtol=2**-8, atol=0.0)
+
+
+def counted(monkeypatch):
+    """Count the calls that go through torch's dispatcher."""
+    calls = []
+
+    def through(*args):
+        calls.append(args)
+        return OPERATORS.masked_attention.default(*args)
+
+    monkeypatch.setattr(_public, "_forward_op", through)
+    return calls
+
+
+def test_eager_calls_go_around_the_dispatcher_and_others_do_not(monkeypatch):
+    calls = counted(monkeypatch)
+    qkv, keep = make()
+    arguments = (*qkv.detach().permute(2, 0, 3, 1, 4), keep.detach())
+    masked_attention(*arguments)
+    masked_attention(*(x.clone().requires_grad_() for x in arguments)).sum().backward()
+    assert not calls
+    graph = make_fx(lambda *x: masked_attention(*x))(*arguments).graph
+    assert OPERATORS.masked_attention.default in [node.target for node in graph.nodes]
+    mode = FakeTensorMode()
+    masked_attention(*(mode.from_tensor(x) for x in arguments))
+    masked_attention(*(x.to("meta") for x in arguments))
+    torch.vmap(masked_attention)(*(x[None] for x in arguments))
+    assert len(calls) == 4
+
+
+@pytest.mark.parametrize("impl", ["reference", "triton"])
+def test_eager_gradients_are_those_of_the_operator(impl):
+    qkv, keep = make()
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    direct = masked_attention(q, k, v, keep, scale=0.25, impl=impl)
+    dispatched = OPERATORS.masked_attention(q, k, v, keep, 0.25, impl)[0]
+    assert torch.equal(direct, dispatched)
+    assert direct.stride() == dispatched.stride()
+    grad = torch.randn_like(direct)
+    gradients = [torch.autograd.grad(o, (qkv, keep), grad) for o in (direct, dispatched)]
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("wanted", ["q", "k", "v", "keep"])
+@pytest.mark.parametrize("impl", ["reference", "triton"])
+def test_one_gradient_alone(impl, wanted):
+    qkv, keep = make()
+    inputs = dict(zip("qkv", qkv.detach().permute(2, 0, 3, 1, 4), strict=True), keep=keep.detach())
+    inputs[wanted] = inputs[wanted].clone().requires_grad_()
+    masked_attention(**inputs, impl=impl).square().sum().backward()
+    exact = {name: x.detach().double().requires_grad_() for name, x in inputs.items()}
+    reference.masked_attention(**exact).square().sum().backward()
+    torch.testing.assert_close(
+        inputs[wanted].grad.double(), exact[wanted].grad, rtol=1e-4, atol=1e-4
+    )
+
+
+def test_gradients_agree_with_differences():
+    qkv, keep = make(1, 2, 4, 3, torch.float64)
+    q, k, v = (x.detach().requires_grad_() for x in qkv.permute(2, 0, 3, 1, 4))
+    keep = keep.detach()
+    assert torch.autograd.gradcheck(lambda q, k, v: masked_attention(q, k, v, keep), (q, k, v))
+
+
+def test_checkpointing_gives_the_same_gradients():
+    qkv, keep = make()
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    plain = torch.autograd.grad(masked_attention(q, k, v, keep).sum(), (qkv, keep))
+    later = checkpoint(masked_attention, q, k, v, keep, use_reentrant=False)
+    again = torch.autograd.grad(later.sum(), (qkv, keep))
+    assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
+
+
+def test_inference_mode():
+    qkv, keep = make()
+    arguments = (*qkv.detach().permute(2, 0, 3, 1, 4), keep.detach())
+    with torch.inference_mode():
+        assert torch.equal(masked_attention(*arguments), masked_attention(*arguments, impl=None))
+
+
+def test_functional_transforms_work_or_say_why_not():
+    qkv, keep = make()
+    q, k, v = (x.contiguous() for x in qkv.detach().permute(2, 0, 3, 1, 4))
+    keep = keep.detach()
+    stacked = torch.stack([q, 2 * q])
+    mapped = torch.vmap(lambda q: masked_attention(q, k, v, keep))(stacked)
+    torch.testing.assert_close(
+        mapped, torch.stack([masked_attention(x, k, v, keep) for x in stacked])
+    )
+    with pytest.raises(RuntimeError, match="forward-mode differentiation"):
+        torch.func.jvp(lambda q: masked_attention(q, k, v, keep), (q,), (q,))
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="forward-mode"):
+        masked_attention(forward_ad.make_dual(q, q), k, v, keep)
+    with forward_ad.dual_level():
+        masked_attention(q, k, v, keep)
+    with pytest.raises(RuntimeError, match="functorch"):
+        torch.func.grad(lambda q: masked_attention(q, k, v, keep).sum())(q)
+
+
+def test_second_derivatives_are_refused():
+    qkv, keep = make()
+    o = masked_attention(*qkv.permute(2, 0, 3, 1, 4), keep)
+    (first,) = torch.autograd.grad(o.square().sum(), qkv, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_exports():
+    qkv, keep = make()
+    arguments = (*(x.contiguous() for x in qkv.detach().permute(2, 0, 3, 1, 4)), keep.detach())
+
+    class Module(nn.Module):
+        def forward(self, q, k, v, keep):
+            return masked_attention(q, k, v, keep)
+
+    exported = torch.export.export(Module(), arguments)
+    assert OPERATORS.masked_attention.default in [n.target for n in exported.graph.nodes]
+    torch.testing.assert_close(exported.module()(*arguments), masked_attention(*arguments))
+
+
+def test_compiled_autograd_traces_the_backward_of_an_eager_call():
+    qkv, keep = make()
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    expected = torch.autograd.grad(masked_attention(q, k, v, keep).sum(), qkv)[0]
+    torch.compiler.reset()
+    compiler = torch.compile(backend="aot_eager", fullgraph=True)
+    with torch._dynamo.compiled_autograd._enable(compiler):
+        masked_attention(q, k, v, keep).sum().backward()
+    torch.testing.assert_close(qkv.grad, expected)
+
+
+def test_backward_under_autocast_stays_exact():
+    qkv, keep = make()
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    o = masked_attention(q, k, v, keep, impl="reference")
+    expected = torch.autograd.grad(o.square().sum(), qkv, retain_graph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.autograd.grad(o.square().sum(), qkv)
+    torch.testing.assert_close(found, expected)
 
 
 def test_ddp(tmp_path):

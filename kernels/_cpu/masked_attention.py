@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kernels._cpu import build
 from kernels._cpu.operands import TYPES, attention_reasons, flat, images
-from kernels._eager.masked_attention import unit_stride
+from kernels._eager.masked_attention import rows_like, unit_stride
 
 
 def reasons(q: Tensor, k: Tensor, v: Tensor) -> list[str]:
@@ -34,9 +34,9 @@ def forward(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float) -> tupl
     Returns:
         o (B, H, N, D), a view of (B, N, H, D) memory, and L (B, H, N), float32.
     """
-    batch, heads, tokens, dim = q.shape
+    batch, heads, tokens, _ = q.shape
     q, k, v, keep = unit_stride(q), unit_stride(k), unit_stride(v), keep.contiguous()
-    o = q.new_empty(batch, tokens, heads, dim).transpose(1, 2)
+    o = rows_like(q)
     lse = q.new_empty(batch, heads, tokens, dtype=torch.float32)
     build.load().attention_forward(
         *_sequences(q, keep, scale), *flat(map(images, (q, k, v, o, lse)))
@@ -69,10 +69,10 @@ def backward(
     Returns:
         dq, dk, dv (B, H, N, D), views of (B, N, H, D) memory, and dkeep (B, N), float32.
     """
-    batch, heads, tokens, dim = q.shape
+    batch, _, tokens, _ = q.shape
     q, k, v, o, grad = (unit_stride(x) for x in (q, k, v, o, grad))
     keep = keep.contiguous()
-    dq, dk, dv = (q.new_empty(batch, tokens, heads, dim).transpose(1, 2) for _ in range(3))
+    dq, dk, dv = (rows_like(q) for _ in range(3))
     dkeep = lse.new_empty(batch, tokens)
     build.load().attention_backward(
         *_sequences(q, keep, scale),

@@ -26,6 +26,13 @@ def unit_stride(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
+def rows_like(q: Tensor) -> Tensor:
+    """Allocate (B, H, N, D) like q in the order of (B, N, H, D) memory."""
+    _, heads, tokens, dim = q.shape
+    strides = (tokens * heads * dim, dim, heads * dim, 1)
+    return torch.empty_strided(q.shape, strides, dtype=q.dtype, device=q.device)
+
+
 def forward(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Compute the output and the log-sum-exp of every row.
 
@@ -58,7 +65,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float) -> tupl
     merged = mixed * (lse - total).exp_().unsqueeze(-1) + values * (own - total).exp_().unsqueeze(
         -1
     )
-    o = q.new_empty(q.transpose(1, 2).shape).transpose(1, 2)
+    o = rows_like(q)
     o.copy_(torch.where(dropped, merged, mixed))
     return o, total.contiguous()
 
@@ -102,9 +109,9 @@ def backward(
     Returns:
         dq, dk, dv (B, H, N, D), views of (B, N, H, D) memory, and dkeep (B, N), float32 or float64.
     """
-    batch, heads, tokens, dim = q.shape
+    batch, heads, tokens, _ = q.shape
     dtype = lse.dtype
-    dq, dk, dv = (q.new_empty(batch, tokens, heads, dim).transpose(1, 2) for _ in range(3))
+    dq, dk, dv = (rows_like(q) for _ in range(3))
     dkeep = lse.new_empty(batch, tokens)
     parts = list(_parts(q))
     workspace = lse.new_empty(2, len(range(batch)[parts[0]]) if parts else 0, heads, tokens, tokens)

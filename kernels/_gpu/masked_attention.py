@@ -1,14 +1,14 @@
 """Launches the Triton kernels of masked attention."""
 
 import math
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from kernels import _backend, _launch
-from kernels._eager.masked_attention import unit_stride
+from kernels._eager.masked_attention import rows_like, unit_stride
 from kernels._gpu.launching import DTYPES, device_of, jit, precision
 from kernels.reference import RATIO_LIMIT
 
@@ -17,15 +17,24 @@ _LOG2_LIMIT = math.log2(RATIO_LIMIT)
 
 def reasons(q: Tensor, k: Tensor, v: Tensor) -> list[str]:
     """List every reason why these kernels cannot serve a call; empty when they can."""
-    found = _backend.triton_reasons(q.device)
     _, heads, tokens, dim = q.shape
-    if q.dtype not in DTYPES:
-        found.append(f"the dtype is {q.dtype}, the kernels take float16, bfloat16 and float32")
-    if dim > _launch.MAX_HEAD_DIM:
-        found.append(f"the head dimension is {dim}, the kernels take 1..{_launch.MAX_HEAD_DIM}")
+    found = list(_lasting_reasons(q.device, q.dtype, dim, _backend.interprets()))
     if tokens * max(q.stride(2), k.stride(2), v.stride(2), heads * dim) >= 2**31:
         found.append("one sequence spans 2**31 elements or more")
     return found
+
+
+@cache
+def _lasting_reasons(
+    device: torch.device, dtype: torch.dtype, dim: int, interpreted: bool
+) -> tuple[str, ...]:
+    # Whether kernels are interpreted decides what the device is good for.
+    found = _backend.triton_reasons(device)
+    if dtype not in DTYPES:
+        found.append(f"the dtype is {dtype}, the kernels take float16, bfloat16 and float32")
+    if dim > _launch.MAX_HEAD_DIM:
+        found.append(f"the head dimension is {dim}, the kernels take 1..{_launch.MAX_HEAD_DIM}")
+    return tuple(found)
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float) -> tuple[Tensor, Tensor]:
@@ -36,7 +45,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float) -> tupl
     """
     batch, heads, tokens, dim = q.shape
     q, k, v = unit_stride(q), unit_stride(k), unit_stride(v)
-    o = _rows_like(q)
+    o = rows_like(q)
     lse = torch.empty((batch, heads, tokens), dtype=torch.float32, device=q.device)
     arch = _launch.architecture(q.device)
     config = _launch.attention_forward(tokens, dim, q.element_size(), arch)
@@ -64,9 +73,9 @@ def backward(
     """Compute dq, dk, dv and dkeep; see `kernels._eager.masked_attention` and `forward`."""
     batch, heads, tokens, dim = q.shape
     grad, q, k, v = unit_stride(grad), unit_stride(q), unit_stride(k), unit_stride(v)
-    dq, dk, dv = _rows_like(q), _rows_like(q), _rows_like(q)
+    dq, dk, dv = rows_like(q), rows_like(q), rows_like(q)
     if o.stride() != dq.stride():
-        o = _rows_like(q).copy_(o)
+        o = rows_like(q).copy_(o)
     lse, kept = lse.contiguous(), _mask(keep)
     dkeep = torch.empty_like(lse)
     strides = (*grad.stride()[:3], *q.stride()[:3], *k.stride()[:3], *v.stride()[:3])
@@ -131,12 +140,6 @@ def _check_held(config: _launch.LaunchConfig, tokens: int) -> None:
             f"masked_attention: the one-pass backward launched with {config} holds {held} keys, "
             f"the sequences have {tokens} tokens; take a wider block_n, or None for two passes"
         )
-
-
-def _rows_like(q: Tensor) -> Tensor:
-    _, heads, tokens, dim = q.shape
-    strides = (tokens * heads * dim, dim, heads * dim, 1)
-    return torch.empty_strided(q.shape, strides, dtype=q.dtype, device=q.device)
 
 
 def _mask(keep: Tensor) -> Tensor:
