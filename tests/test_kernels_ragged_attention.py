@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import _launch, masked_attention, ragged_attention, reference
+from kernels._cpu import build
 from kernels._eager import ragged_attention as _eager
 
-IMPLEMENTATIONS = ("reference", "triton")
+IMPLEMENTATIONS = ("reference", "triton") if build.obstacles() else ("reference", "triton", "cpu")
 NAMES = ("o", "dq", "dk", "dv")
 ONE_PASS = "ragged_attention_one_pass.grad_kernel"
 
@@ -24,6 +25,14 @@ def _interpreter() -> None:
         "these tests run Triton kernels on the CPU: use `make test`, or set TRITON_INTERPRET=1 "
         "before Python starts"
     )
+
+
+@pytest.fixture(params=[*IMPLEMENTATIONS, "triton in one pass"])
+def path(request):
+    """Name an implementation, Triton's once with each of its backwards; for at most 48 tokens."""
+    config = _launch.LaunchConfig(16, 32, 1, 1, tail=16) if "one" in request.param else None
+    with _launch.override({ONE_PASS: config}):
+        yield request.param.removesuffix(" in one pass")
 
 
 @pytest.fixture(autouse=True)
@@ -176,7 +185,7 @@ def test_every_tiling_of_one_pass_equals_float64(config, gathered):
 
 
 @pytest.mark.parametrize("impl", IMPLEMENTATIONS)
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(
     lengths=st.lists(st.integers(0, 40), min_size=1, max_size=4).filter(any),
     heads=st.integers(1, 3),
@@ -226,13 +235,12 @@ def test_one_sequence_is_plain_attention(impl):
     torch.testing.assert_close(o.transpose(0, 1), F.scaled_dot_product_attention(q, k, v))
 
 
-@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("index", [torch.int64, torch.int32], ids=str)
-def test_a_row_index_gives_the_bits_of_gathering_first(impl, dtype, index):
-    inputs, cu_seqlens, rows, grad = make([33, 17, 0, 40], 2, 32, dtype, gathered=True)
-    fused = run(inputs, cu_seqlens, grad, rows=rows.to(index), impl=impl)
-    gathered = run([x[rows] for x in inputs], cu_seqlens, grad, impl=impl)
+def test_a_row_index_gives_the_bits_of_gathering_first(path, dtype, index):
+    inputs, cu_seqlens, rows, grad = make([33, 17, 0, 40], 2, 16, dtype, gathered=True)
+    fused = run(inputs, cu_seqlens, grad, rows=rows.to(index), impl=path)
+    gathered = run([x[rows] for x in inputs], cu_seqlens, grad, impl=path)
     assert torch.equal(fused[0], gathered[0])
     for through_rows, plain in zip(fused[1:], gathered[1:], strict=True):
         assert torch.equal(through_rows[rows], plain)
@@ -241,82 +249,73 @@ def test_a_row_index_gives_the_bits_of_gathering_first(impl, dtype, index):
         assert torch.equal(through_rows[others], torch.zeros_like(through_rows[others]))
 
 
-@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
-def test_gradients_of_a_repeated_row_add_up(impl):
+def test_gradients_of_a_repeated_row_add_up(path):
     inputs, cu_seqlens, _, grad = make([9, 6], 2, 16)
     rows = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 1, 9, 10, 11])
-    actual = run(inputs, cu_seqlens, grad, rows=rows, impl=impl)
+    actual = run(inputs, cu_seqlens, grad, rows=rows, impl=path)
     assert_within_budget(actual, inputs, cu_seqlens, grad, rows)
 
 
 @pytest.mark.parametrize("gathered", [False, True], ids=["packed", "rows"])
-@pytest.mark.parametrize("tokens", [20, 200], ids=["one pass", "two passes"])
-@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
-def test_tokens_beyond_the_last_sequence_are_neither_read_nor_given_gradient(
-    impl, tokens, gathered
-):
-    lengths = [9, tokens, 5] if tokens < 100 else [tokens]
-    inputs, cu_seqlens, rows, grad = make([*lengths, 90], 1, 16, gathered=gathered)
-    cu_seqlens, end = cu_seqlens[:-1], sum(lengths)
+def test_tokens_beyond_the_last_sequence_are_neither_read_nor_given_gradient(path, gathered):
+    inputs, cu_seqlens, rows, grad = make([9, 20, 5, 150], 1, 16, gathered=gathered)
+    cu_seqlens, end = cu_seqlens[:-1], 34
+    beyond = slice(end, None) if rows is None else rows[end:].clone()
+    used = slice(0, end) if rows is None else rows[:end].clone()
     inputs = [x.clone() for x in inputs]
     for x in inputs:
-        x[end:] = math.nan if rows is None else x[end:]
-        if rows is not None:
-            x[rows[end:]] = math.nan
+        x[beyond] = math.nan
     grad[end:] = math.nan
     if rows is not None:
-        used = rows[:end].clone()
         rows[end:] = 2**40
-    o, *grads = run(inputs, cu_seqlens, grad, max(lengths), rows=rows, impl=impl)
-    compact = [x[:end] if rows is None else x[used] for x in inputs]
-    exact = run(compact, cu_seqlens, grad[:end], impl=impl)
-    assert torch.equal(o[:end], exact[0])
-    for x, e in zip(grads, exact[1:], strict=True):
-        assert torch.equal(x[:end] if rows is None else x[used], e)
-        assert float(x.abs().sum()) == pytest.approx(float(e.abs().sum()))
+    o, *grads = run(inputs, cu_seqlens, grad, rows=rows, impl=path)
+    exact, *expected = run([x[used] for x in inputs], cu_seqlens, grad[:end], impl=path)
+    assert torch.equal(o[:end], exact)
+    for x, e in zip(grads, expected, strict=True):
+        assert torch.equal(x[used], e)
+        x[used] = 0.0
+        assert torch.equal(x, torch.zeros_like(x))
 
 
-@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
-def test_a_nan_stays_in_its_sequence(impl):
+def test_a_nan_stays_in_its_sequence(path):
     inputs, cu_seqlens, _, grad = make([20, 7, 33], 2, 16)
-    clean = run(inputs, cu_seqlens, grad, impl=impl)
+    clean = run(inputs, cu_seqlens, grad, impl=path)
     inputs = [x.clone() for x in inputs]
     for x in inputs:
         x[22] = math.nan
-    hurt = run(inputs, cu_seqlens, grad, impl=impl)
+    hurt = run(inputs, cu_seqlens, grad, impl=path)
     others = torch.ones(60, dtype=torch.bool)
     others[20:27] = False
     for a, b in zip(clean, hurt, strict=True):
         assert torch.equal(a[others], b[others])
 
 
-@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
-def test_the_order_of_sequences_makes_no_difference(impl):
+def test_the_order_of_sequences_makes_no_difference(path):
     lengths, order = [17, 0, 33, 4], [2, 3, 0, 1]
     inputs, cu_seqlens, _, grad = make(lengths, 2, 16)
     tokens = torch.arange(sum(lengths)).split(lengths)
     shuffle = torch.cat([tokens[i] for i in order])
-    first = run(inputs, cu_seqlens, grad, impl=impl)
+    first = run(inputs, cu_seqlens, grad, impl=path)
     inputs = [x[shuffle] for x in inputs]
-    second = run(inputs, packed([lengths[i] for i in order]), grad[shuffle], impl=impl)
+    second = run(inputs, packed([lengths[i] for i in order]), grad[shuffle], impl=path)
     for a, b in zip(first, second, strict=True):
         assert torch.equal(a[shuffle], b)
 
 
 @pytest.mark.parametrize("impl", IMPLEMENTATIONS)
 def test_a_looser_bound_of_the_lengths_makes_no_difference(impl):
-    inputs, cu_seqlens, rows, grad = make([17, 0, 33, 4], 2, 16, gathered=True)
+    inputs, cu_seqlens, rows, grad = make([17, 0, 33, 4], 1, 16, gathered=True)
     tight = run(inputs, cu_seqlens, grad, 33, rows=rows, impl=impl)
-    for bound in (64, 100, 500):
+    for bound in (64, 300):
         loose = run(inputs, cu_seqlens, grad, bound, rows=rows, impl=impl)
         for a, b in zip(tight, loose, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("impl", IMPLEMENTATIONS)
-@pytest.mark.parametrize("tokens", [37, 150])
+@pytest.mark.parametrize("tokens", [37, 70])
 def test_kept_rows_of_masked_attention_equal_attention_over_the_kept_tokens(impl, tokens):
-    qkv = torch.randn(2, tokens, 3, 2, 32)
+    qkv = torch.randn(2, tokens, 3, 1, 16)
     keep = (torch.rand(2, tokens) > 0.4).float()
     keep[:, 0] = 1.0
     indices, cu_seqlens = reference.pack(keep > 0.5)
@@ -333,13 +332,12 @@ def test_kept_rows_of_masked_attention_equal_attention_over_the_kept_tokens(impl
     torch.testing.assert_close(ragged.double(), exact, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_logits_of_ten_thousand_stay_finite(impl, sign):
+def test_logits_of_ten_thousand_stay_finite(path, sign):
     inputs, cu_seqlens, _, grad = make([17, 3, 40], 2, 16)
     q, k, v = (x.clone() for x in inputs)
     q[..., 0], k[..., 0] = 100.0, sign * 100.0
-    actual = run((q, k, v), cu_seqlens, grad, scale=1.0, impl=impl)
+    actual = run((q, k, v), cu_seqlens, grad, scale=1.0, impl=path)
     assert all(x.isfinite().all() for x in actual)
     exact = run((q, k, v), cu_seqlens, grad, dtype=torch.float64, scale=1.0)
     bound = 64 * 1e4 * torch.finfo(torch.float32).eps
@@ -348,36 +346,33 @@ def test_logits_of_ten_thousand_stay_finite(impl, sign):
         assert (a - x).abs().max() <= bound * max(1.0, float(x.abs().max())), name
 
 
-@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
-def test_strides_make_no_difference(impl):
-    inputs, cu_seqlens, _, grad = make([17, 30], 3, 32)
-    views = run(inputs, cu_seqlens, grad, impl=impl)
-    dense = run([x.contiguous() for x in inputs], cu_seqlens, grad, impl=impl)
+def test_strides_make_no_difference(path):
+    inputs, cu_seqlens, _, grad = make([17, 30], 2, 16)
+    views = run(inputs, cu_seqlens, grad, impl=path)
+    dense = run([x.contiguous() for x in inputs], cu_seqlens, grad, impl=path)
     columns = [x.transpose(-2, -1).contiguous().transpose(-2, -1) for x in inputs]
-    spread = grad.new_zeros(*grad.shape[:2], 64)[..., ::2].copy_(grad)
-    other = run(columns, cu_seqlens, spread, impl=impl)
+    spread = grad.new_zeros(*grad.shape[:2], 32)[..., ::2].copy_(grad)
+    other = run(columns, cu_seqlens, spread, impl=path)
     heads_first = [x.transpose(0, 1).contiguous().transpose(0, 1) for x in inputs]
-    turned = run(heads_first, cu_seqlens, grad, impl=impl)
+    turned = run(heads_first, cu_seqlens, grad, impl=path)
     for a, *others in zip(views, dense, other, turned, strict=True):
         for b in others:
             torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
-def test_an_expanded_gradient_will_do(impl):
+def test_an_expanded_gradient_will_do(path):
     inputs, cu_seqlens, _, _ = make([5, 8], 2, 16)
     inputs = [x.detach().requires_grad_() for x in inputs]
-    ragged_attention(*inputs, cu_seqlens, 8, impl=impl).sum().backward()
-    expected = run(inputs, cu_seqlens, torch.ones(13, 2, 16), impl=impl)[1:]
+    ragged_attention(*inputs, cu_seqlens, 8, impl=path).sum().backward()
+    expected = run(inputs, cu_seqlens, torch.ones(13, 2, 16), impl=path)[1:]
     for x, e in zip(inputs, expected, strict=True):
         torch.testing.assert_close(x.grad, e)
 
 
 @pytest.mark.parametrize("gathered", [False, True], ids=["packed", "rows"])
-@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
-def test_runs_are_bitwise_equal(impl, gathered):
+def test_runs_are_bitwise_equal(path, gathered):
     inputs, cu_seqlens, rows, grad = make([33, 20], 2, 32, gathered=gathered)
-    first, second = (run(inputs, cu_seqlens, grad, rows=rows, impl=impl) for _ in range(2))
+    first, second = (run(inputs, cu_seqlens, grad, rows=rows, impl=path) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 

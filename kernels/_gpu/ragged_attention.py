@@ -83,10 +83,12 @@ def backward(
     config = _launch.ragged_grad(*problem)
     with device_of(q):
         if config is not None:
+            plan = _plan(config, *common)
+            _check_held(config.block_n + plan.constants["TAIL_N"], max_seqlen)
             jit("ragged_attention_one_pass").grad_kernel[(heads * images,)](
                 *(grad, q, k, v, cu_seqlens, read, o, lse, dq, dk, dv),
                 *(*strides, images, heads, tokens, scale),
-                **_plan(config, *common).constants,
+                **plan.constants,
             )
         else:
             passes = jit("ragged_attention_two_pass")
@@ -132,6 +134,14 @@ def _plan(
         "enable_fp_fusion": True,
     }
     return _Plan(-(-max_seqlen // config.block_m), -(-max_seqlen // config.block_n), constants)
+
+
+def _check_held(held: int, max_seqlen: int) -> None:
+    if max_seqlen > held:
+        raise RuntimeError(
+            f"ragged_attention: the one-pass backward is launched with room for {held} keys, "
+            f"max_seqlen is {max_seqlen}; take a wider block_n, or None for two passes"
+        )
 
 
 def _contiguous(cu_seqlens: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
