@@ -1,6 +1,6 @@
 """Inputs of a case, and in float64 what is right for them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -13,6 +13,8 @@ from benchmarks.shapes import FORWARD, Case
 from kernels import reference
 
 GRADIENTS = ("dq", "dk", "dv", "dkeep")
+MATRIX_BYTES = 1 << 28
+"""Largest matrix of weights that the definition is evaluated with at once."""
 
 
 class Masked(NamedTuple):
@@ -163,18 +165,39 @@ def expected(
         dtype: float64 for what is right; the dtype of the case for what its arithmetic loses.
     """
     inputs = make(case, device)
-    masked = isinstance(inputs, Masked)
-    leaves = [inputs.q, inputs.k, inputs.v, *([inputs.keep] if masked else [])]
-    function = (
-        MASKED[definition]
-        if masked
-        else partial(reference.ragged_attention, cu_seqlens=inputs.cu_seqlens, rows=inputs.rows)
-    )
+    if not isinstance(inputs, Masked):
+        function = partial(
+            reference.ragged_attention, cu_seqlens=inputs.cu_seqlens, rows=inputs.rows
+        )
+        return _outputs(function, (inputs.q, inputs.k, inputs.v), inputs.grad, case.mode, dtype)
     grad = gate(inputs.grad, inputs.keep) if kept_only else inputs.grad
-    leaves = [x.detach().to(dtype).requires_grad_() for x in leaves]
+    leaves = (inputs.q, inputs.k, inputs.v, inputs.keep)
+    matrix = case.heads * case.tokens**2 * dtype.itemsize
+    images = max(1, MATRIX_BYTES // matrix)
+    parts = [
+        _outputs(
+            MASKED[definition],
+            [x[start : start + images] for x in leaves],
+            grad[start : start + images],
+            case.mode,
+            dtype,
+        )
+        for start in range(0, case.batch, images)
+    ]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _outputs(
+    function: Callable[..., Tensor],
+    leaves: Sequence[Tensor],
+    grad: Tensor,
+    mode: str,
+    dtype: torch.dtype,
+) -> dict[str, Tensor]:
+    leaves = [x.detach().to(dtype).requires_grad_(mode not in FORWARD) for x in leaves]
     o = function(*leaves)
     found = {"o": o.detach()}
-    if case.mode not in FORWARD:
+    if mode not in FORWARD:
         grads = torch.autograd.grad(o, leaves, grad.to(dtype), allow_unused=True)
         found.update({n: g for n, g in zip(GRADIENTS, grads, strict=False) if g is not None})
     return found

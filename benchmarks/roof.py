@@ -34,7 +34,7 @@ class Roof(NamedTuple):
 def measure(device: torch.device, dtype: torch.dtype, tiny: bool = False) -> Roof:
     """Measure the ceilings of a dtype on a device; seconds of work."""
     megabytes = 1 if tiny else 512 if device.type == "cpu" else 4096
-    source = torch.randn(megabytes << 18, device=device)
+    source = torch.full((megabytes << 18,), 0.7, device=device)
     target = torch.empty_like(source)
     moved = source.numel() * source.element_size()
     copy = 2 * moved / _median(partial(target.copy_, source), device)
@@ -48,7 +48,10 @@ def measure(device: torch.device, dtype: torch.dtype, tiny: bool = False) -> Roo
 
 
 def _products(size: int, device: torch.device, dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
-    x, weight = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    generator = torch.Generator(device).manual_seed(0)
+    x, weight = (
+        torch.randn(size, size, device=device, generator=generator).to(dtype) for _ in range(2)
+    )
     products: dict[str, Callable[[], Any]] = {"mm": lambda: x @ weight}
     if device.type != "cpu":
         return products

@@ -15,11 +15,11 @@ from benchmarks.peers import PEERS, Bound, Peer
 from benchmarks.roof import Roof
 from benchmarks.shapes import Case, dtype_name
 
-SECONDS = 2.5
-"""Budget of a case for each of the two caches; the number of rounds follows from it."""
+SECONDS = {"cpu": 1.5, "cuda": 0.4}
+"""Budget of a case for calls timed one by one, hot and cold; the number of rounds follows."""
 SHORT = 1e-6
 """That of a tiny run: the fewest rounds."""
-GPU_ROUNDS = 15
+GPU_ROUNDS = 11
 BUILT = frozenset({"compiled", "flex"})
 """Tags of peers that a compiler builds anew for every shape."""
 
@@ -70,8 +70,12 @@ def _run(case: Case, device: torch.device, benchmark: Any, roof: Roof, tiny: boo
     timed = {peer.name: peer for peer in peers if peer.name in bounds}
     price = problems.price(case, inputs)
     wall = _wall(bounds, timed, device, benchmark, tiny)
-    clocks = _clocks(case, bounds, timed, device, wall, inputs, tiny)
-    gc.collect()  # before memory is measured; once, for it takes long
+    gc.collect()
+    gc.freeze()  # capturing a graph collects as well, which takes long
+    try:
+        clocks = _clocks(case, bounds, timed, device, wall, inputs, tiny)
+    finally:
+        gc.unfreeze()
     extras = {name: _extras(case, peer, bounds[name], device) for name, peer in timed.items()}
     shape = {
         "op": case.op,
@@ -131,7 +135,7 @@ def _wall(
             return timing.elapsed(bounds[name].call, device)
 
     costs = {name: 2 * once(name) for name in bounds}
-    turns = timing.Turns(costs, SHORT if tiny else SECONDS)
+    turns = timing.Turns(costs, SHORT if tiny else SECONDS[device.type])
     seconds: dict[str, list[float]] = {name: [] for name in others}
     turn = iter(range(turns.rounds))
 
@@ -166,7 +170,7 @@ def _clocks(
         calls = {name: bound.call for name, bound in bounds.items()}
         spent = timing.elapsed(evict, device)
         costs = {name: found.p50 / 1e3 + spent for name, found in wall.items()}
-        turns = timing.Turns(costs, SHORT if tiny else SECONDS)
+        turns = timing.Turns(costs, SHORT if tiny else SECONDS["cpu"])
         return {"hot": wall, "cold": timing.cold_on_cpu(calls, contexts, turns, evict)}
     copies = timing.copies_beyond_cache(problems.input_bytes(inputs), timing.l2_bytes(device))
     sets = [problems.make(case, device, seed) for seed in range(1, min(copies, 64))]

@@ -18,7 +18,7 @@ import torch
 Call = Callable[[], Any]
 Context = Callable[[], contextlib.AbstractContextManager[Any]]
 
-GRAPH_MILLISECONDS = 20.0
+GRAPH_MILLISECONDS = 5.0
 """What one replay of a captured graph should last, so that launching it costs nothing."""
 MOST_CALLS = 200
 HOST_CALLS, HOST_SECONDS = 20, 0.01
@@ -170,11 +170,11 @@ class Replay:
         self._sequence = list(calls)
         self._graph: Any = None
         self._sequence *= self._repeats()
-        try:
-            self._graph = self._capture()
-        except RuntimeError:
-            # For instance a host synchronisation inside the call.
-            torch.cuda.synchronize()
+        if not self._synchronises():
+            try:
+                self._graph = self._capture()
+            except RuntimeError:
+                torch.cuda.synchronize()
         self.clock = "events" if self._graph is None else "graph"
 
     def seconds(self) -> float:
@@ -195,6 +195,18 @@ class Replay:
         whole = max(1e-3, self.seconds() * 1e3 * len(self._sequence))
         wanted = math.ceil(GRAPH_MILLISECONDS / whole)
         return max(1, min(wanted, math.ceil(MOST_CALLS / len(self._sequence))))
+
+    def _synchronises(self) -> bool:
+        """Tell whether a call waits for the device: known without an attempt to capture it."""
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            with torch.cuda.stream(self._stream), self._context():
+                self._sequence[0]()
+        except RuntimeError:
+            return True
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        return False
 
     def _issue(self) -> None:
         with self._context():

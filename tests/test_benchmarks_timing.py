@@ -74,6 +74,7 @@ class Device:
         self.now = 0.0
         self.recording: list[Callable[[], Any]] | None = None
         self.streams: list[Any] = []
+        self.modes: list[str] = []
 
     def launch(self, name: str, milliseconds: float, log: list[str]) -> None:
         def work() -> None:
@@ -129,6 +130,7 @@ class Device:
             "graph": self.graph,
             "stream": stream,
             "synchronize": lambda *_: None,
+            "set_sync_debug_mode": self.modes.append,
         }.items():
             monkeypatch.setattr(torch.cuda, name, value)
 
@@ -157,10 +159,26 @@ def test_a_gpu_is_timed_by_graphs_and_where_that_fails_by_events(
     assert last == ["ours0", "ours1", "ours2"] * 2
 
 
+def test_a_call_that_waits_for_the_device_is_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, log = Device(captures=True), []
+    device.install(monkeypatch)
+
+    def call() -> None:
+        if device.modes and device.modes[-1] == "error":
+            raise RuntimeError("called a synchronizing CUDA operation")
+        assert device.recording is None
+        device.launch("x", 1.0, log)
+
+    replay = timing.Replay([call], contextlib.nullcontext, "side")
+    assert replay.clock == "events"
+    assert replay.seconds() == pytest.approx(1e-3)
+    assert device.modes[-1] == "default"
+
+
 def test_a_replay_lasts_long_enough_without_endless_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     device, log = Device(captures=True), []
     device.install(monkeypatch)
-    for milliseconds, expected in ((0.001, timing.MOST_CALLS), (4.0, 6), (100.0, 2)):
+    for milliseconds, expected in ((0.001, timing.MOST_CALLS), (1.0, 6), (100.0, 2)):
         calls = [lambda m=milliseconds: device.launch("x", m, log) for _ in range(2)]
         replay = timing.Replay(calls, contextlib.nullcontext, "side")
         log.clear()
