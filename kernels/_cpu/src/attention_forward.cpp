@@ -12,8 +12,8 @@ namespace {
 // Waking a thread for less costs more than it saves.
 constexpr double flops_of_a_thread = 1e6;
 
-// Tensors of less than this stay in the second-level cache: nothing to fetch ahead.
-constexpr std::int64_t cached_bytes = 1 << 20;
+// Below this, what fetching ahead saves does not pay for its instructions.
+constexpr std::int64_t cached_bytes = 8 << 20;
 
 const ForwardKernel& kernel() {
   switch (isa()) {
@@ -47,7 +47,7 @@ std::int64_t measure(const Sequences& s, double& flops) {
 void attention_forward(const Sequences& sequences, const Operand& q, const Operand& k,
                        const Operand& v, const Operand& out, const Operand& lse) {
   double flops;
-  const std::int64_t items = sequences.images * sequences.heads;
+  const std::int64_t heads = sequences.heads, items = sequences.images * heads;
   const std::int64_t length = measure(sequences, flops);
   if (items == 0 || length == 0) return;
   const ForwardKernel& kernel = sparse_vit::kernel();
@@ -61,20 +61,22 @@ void attention_forward(const Sequences& sequences, const Operand& q, const Opera
   const std::int64_t step = (tiles + parts - 1) / parts, units = items * parts;
   const std::int64_t size = sequences.type == Type::float32 ? 4 : 2;
   const bool fetch = parts == 1 && 4 * items * length * sequences.dim * size > cached_bytes;
-  // Heads of an image lie side by side: whoever has touched the pages of one goes on with the next.
-  const std::int64_t run = std::clamp<std::int64_t>(units / (8 * threads), 1, sequences.heads);
   std::atomic<std::int64_t> taken{0};
   at::parallel_for(0, std::min(threads, units), 1, [&](std::int64_t, std::int64_t) {
     float* memory = scratch(kernel.scratch(length, sequences.dim));
     std::int64_t index = 0, end = 0;
     const auto take = [&](ForwardUnit& unit) {
       if (index == end) {
-        index = taken.fetch_add(run, std::memory_order_relaxed);
-        end = std::min(index + run, units);
+        // Heads of an image lie side by side: whoever has touched the pages of one goes on with the
+        // next. Towards the end threads take less at a time, to finish together.
+        index = taken.load(std::memory_order_relaxed);
+        do {
+          end = index + std::clamp<std::int64_t>((units - index) / (4 * threads), 1, heads);
+        } while (!taken.compare_exchange_weak(index, end, std::memory_order_relaxed));
       }
       if (index >= units) return false;
       const std::int64_t item = index / parts, part = index % parts;
-      unit = {item / sequences.heads, item % sequences.heads, part * step, (part + 1) * step};
+      unit = {item / heads, item % heads, part * step, (part + 1) * step};
       ++index;
       return true;
     };

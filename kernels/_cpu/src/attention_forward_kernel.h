@@ -152,11 +152,19 @@ class Forward {
       keys += item.kept(token);
     }
     any_dropped = keys < item.length;
-    pack_rows(scratch.keys, item, x.k, scratch.tokens, keys);
     pack_rows(scratch.values, item, x.v, scratch.tokens, keys);
+    if (!any_dropped && item.sequences.rows == nullptr && item.sequences.type == Type::float32 &&
+        width == dim && sign > 0.0f) {
+      key_rows = static_cast<const float*>(item.source(x.k, 0));
+      key_stride = x.k.token;
+      return;
+    }
+    pack_rows(scratch.keys, item, x.k, scratch.tokens, keys);
     if (sign < 0.0f) {
       for (std::int64_t i = 0; i < keys * width; ++i) scratch.keys[i] = -scratch.keys[i];
     }
+    key_rows = scratch.keys;
+    key_stride = width;
   }
 
   void run(const ForwardUnit& unit, const Item* next) {
@@ -212,7 +220,7 @@ class Forward {
                  [this](std::int64_t i) { return begin + i; });
     if (!any_dropped) std::fill_n(scratch.peak, tile_queries, -INFINITY);
     ScoresOutput scores{scratch.scores, scratch.peak, stride, prefetch};
-    product({scratch.keys, width, 1}, scratch.queries, stride, keys, vectors, dim, scores);
+    product({key_rows, key_stride, 1}, scratch.queries, stride, keys, vectors, dim, scores);
     normalise_vectors(stride, vectors);
     ValuesOutput values{*this};
     product({scratch.scores, 1, stride}, scratch.values, width, count, width / lanes, keys, values);
@@ -292,7 +300,7 @@ class Forward {
   }
 
   const float* row_of(std::int64_t key) const {
-    return scratch.keys + std::min(key, keys - 1) * width;
+    return key_rows + std::min(key, keys - 1) * key_stride;
   }
 
   // q_i . k_i of dropped tokens, -infinity for the others; where the largest logit starts from.
@@ -333,6 +341,8 @@ class Forward {
   const Item& item;
   ForwardScratch scratch;
   std::int64_t dim, width, keys;
+  const float* key_rows;  // of the kept tokens, where they lie if they can be read as they are
+  std::int64_t key_stride;
   float sign, factor;  // scale = sign * factor * ln 2
   bool any_dropped;
   std::int64_t begin, count;  // of the tile at hand

@@ -89,18 +89,21 @@ inline void pack_columns(float* packed, const Item& item, const Operand& x, std:
       for (std::int64_t j = 0; j < lanes; ++j) {
         sources[j] = i + j < count ? item.source(x, token(i + j)) : nullptr;
       }
-      const bool full = i + lanes <= count;
-      for (std::int64_t d = 0; d < dim; d += lanes) {
+      std::int64_t d = 0;
+      if constexpr (type() == Type::float32) {
+        const float* rows[lanes];
+        for (int j = 0; j < lanes; ++j) rows[j] = static_cast<const float*>(sources[j]);
+        for (; i + lanes <= count && d + lanes <= dim; d += lanes) {
+          transpose(packed + d * stride + i, stride, rows);
+          for (int j = 0; j < lanes; ++j) rows[j] += lanes;
+        }
+      }
+      for (; d < dim; d += lanes) {
         Vector rows[lanes];
-        if (full && d + lanes <= dim) {
 #pragma GCC unroll 16
-          for (int j = 0; j < lanes; ++j) rows[j] = load_as(type, sources[j], d, lanes);
-        } else {
-#pragma GCC unroll 16
-          for (int j = 0; j < lanes; ++j) {
-            rows[j] = sources[j] == nullptr ? broadcast(0.0f)
-                                            : load_as(type, sources[j], d, dim - d);
-          }
+        for (int j = 0; j < lanes; ++j) {
+          rows[j] = sources[j] == nullptr ? broadcast(0.0f)
+                                          : load_as(type, sources[j], d, dim - d);
         }
         store_transposed(packed + d * stride + i, stride, rows);
       }

@@ -137,6 +137,29 @@ SPARSE_VIT_INLINE void store_transposed(float* out, std::int64_t stride, const V
   }
 }
 
+// out[j * stride + i] = rows[i][j] of sixteen floats each, read by fours to save shuffles.
+SPARSE_VIT_INLINE void transpose(float* out, std::int64_t stride, const float* const (&rows)[16]) {
+#pragma GCC unroll 4
+  for (int j = 0; j < 16; j += 4) {
+    Vector quarters[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      Vector x = _mm512_castps128_ps512(_mm_loadu_ps(rows[i] + j));
+      x = _mm512_insertf32x4(x, _mm_loadu_ps(rows[4 + i] + j), 1);
+      x = _mm512_insertf32x4(x, _mm_loadu_ps(rows[8 + i] + j), 2);
+      quarters[i] = _mm512_insertf32x4(x, _mm_loadu_ps(rows[12 + i] + j), 3);
+    }
+    const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(quarters[0], quarters[1]));
+    const __m512d b = _mm512_castps_pd(_mm512_unpackhi_ps(quarters[0], quarters[1]));
+    const __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(quarters[2], quarters[3]));
+    const __m512d d = _mm512_castps_pd(_mm512_unpackhi_ps(quarters[2], quarters[3]));
+    store(out + j * stride, _mm512_castpd_ps(_mm512_unpacklo_pd(a, c)));
+    store(out + (j + 1) * stride, _mm512_castpd_ps(_mm512_unpackhi_pd(a, c)));
+    store(out + (j + 2) * stride, _mm512_castpd_ps(_mm512_unpacklo_pd(b, d)));
+    store(out + (j + 3) * stride, _mm512_castpd_ps(_mm512_unpackhi_pd(b, d)));
+  }
+}
+
 #elif defined(SPARSE_VIT_AVX2)
 
 using Vector = __m256;
@@ -261,6 +284,27 @@ SPARSE_VIT_INLINE void store_transposed(float* out, std::int64_t stride, const V
   }
 }
 
+// out[j * stride + i] = rows[i][j] of eight floats each, read by fours to save shuffles.
+SPARSE_VIT_INLINE void transpose(float* out, std::int64_t stride, const float* const (&rows)[8]) {
+#pragma GCC unroll 2
+  for (int j = 0; j < 8; j += 4) {
+    Vector halves[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      halves[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(rows[i] + j)),
+                                       _mm_loadu_ps(rows[4 + i] + j), 1);
+    }
+    const __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(halves[0], halves[1]));
+    const __m256d b = _mm256_castps_pd(_mm256_unpackhi_ps(halves[0], halves[1]));
+    const __m256d c = _mm256_castps_pd(_mm256_unpacklo_ps(halves[2], halves[3]));
+    const __m256d d = _mm256_castps_pd(_mm256_unpackhi_ps(halves[2], halves[3]));
+    store(out + j * stride, _mm256_castpd_ps(_mm256_unpacklo_pd(a, c)));
+    store(out + (j + 1) * stride, _mm256_castpd_ps(_mm256_unpackhi_pd(a, c)));
+    store(out + (j + 2) * stride, _mm256_castpd_ps(_mm256_unpacklo_pd(b, d)));
+    store(out + (j + 3) * stride, _mm256_castpd_ps(_mm256_unpackhi_pd(b, d)));
+  }
+}
+
 #else
 
 // The vectors of GCC and clang: SSE2, NEON, or plain code, as the processor's base has it.
@@ -373,6 +417,12 @@ SPARSE_VIT_INLINE void store_transposed(float* out, std::int64_t stride, const V
   for (int j = 0; j < 4; ++j) {
     store(out + j * stride, Vector{rows[0][j], rows[1][j], rows[2][j], rows[3][j]});
   }
+}
+
+// out[j * stride + i] = rows[i][j] of four floats each.
+SPARSE_VIT_INLINE void transpose(float* out, std::int64_t stride, const float* const (&rows)[4]) {
+  const Vector x[4] = {load(rows[0]), load(rows[1]), load(rows[2]), load(rows[3])};
+  store_transposed(out, stride, x);
 }
 
 #endif
