@@ -146,6 +146,9 @@ def _check(function: str, name: str, rows: Tensor, indices: Tensor) -> None:
 
 def served_by(impl: str | None, operator: str, x: Tensor) -> str:
     """Name the implementation that serves a call of `operator`; raises as the operator does."""
+    if impl is None and operator == "gather_rows" and x.device.type == "cpu":
+        # Torch copies rows as fast and starts sooner.
+        return "reference"
     normalises = operator == "gather_layer_norm"
     reasons: dict[str, Callable[[], list[str]]] = {
         "triton": lambda: _gpu.norm_reasons(x) if normalises else _gpu.reasons(x),
@@ -159,7 +162,7 @@ def _gather(x: Tensor, indices: Tensor, impl: str | None) -> Tensor:
 
 
 def _gather_grad(grad: Tensor, indices: Tensor, num_rows: int, impl: str | None) -> Tensor:
-    return _MODULES[served_by(impl, "gather_rows", grad)].gather_grad(grad, indices, num_rows)
+    return _MODULES[served_by(impl, "gather_rows_grad", grad)].gather_grad(grad, indices, num_rows)
 
 
 def _scatter(y: Tensor, indices: Tensor, num_rows: int, fill: float, impl: str | None) -> Tensor:

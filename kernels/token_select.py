@@ -1,5 +1,6 @@
 """From scores to kept tokens: a mask, flat row indices and cumulative lengths."""
 
+import ctypes
 from collections.abc import Callable
 from types import ModuleType
 from typing import NamedTuple
@@ -124,9 +125,16 @@ def _select(
     impl: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     serve = _MODULES[served_by(impl, scores, prefix)]
-    # Rounded once, so that every implementation compares with the same number.
-    threshold = torch.tensor(threshold, dtype=scores.dtype).item()
-    return serve.select(scores, threshold, min_keep, max_keep, prefix, padded)
+    return serve.select(
+        scores, _rounded(threshold, scores.dtype), min_keep, max_keep, prefix, padded
+    )
+
+
+def _rounded(number: float, dtype: torch.dtype) -> float:
+    """Round to a dtype, so that every implementation compares with the same number."""
+    if dtype == torch.float32:
+        return ctypes.c_float(number).value
+    return number if dtype == torch.float64 else float(torch.tensor(number, dtype=dtype))
 
 
 def _select_fake(

@@ -217,3 +217,10 @@ def test_compiles_without_graph_breaks(impl):
         function(x, indices).square().sum().backward()
         grads.append(x.grad)
     assert torch.equal(*grads)
+
+
+def test_the_default_on_the_cpu():
+    x = torch.zeros(2, 3)
+    assert served_by(None, "gather_rows", x) == "reference"
+    for operator in ("gather_rows_grad", "scatter_rows", "gather_layer_norm"):
+        assert served_by(None, operator, x) == "cpu"

@@ -2,6 +2,9 @@
 #include "rows_kernels.h"
 #include "simd.h"
 
+// For lambdas, which are called from several places and would not be inlined.
+#define SPARSE_VIT_FLAT __attribute__((always_inline))
+
 namespace sparse_vit::SPARSE_VIT_ISA {
 
 // Calls step(offset, count, accumulator) over a row; four accumulators hide the latency of sums.
@@ -38,7 +41,7 @@ void norm_row(const Norm& norm, const void* x, float eps, void* out, void* norme
   const std::int64_t channels = norm.channels;
   const float inverse = 1.0f / static_cast<float>(channels);
   Vector parts[4] = {broadcast(0), broadcast(0), broadcast(0), broadcast(0)};
-  over_row(channels, [&](std::int64_t c, std::int64_t count, int part) {
+  over_row(channels, [&](std::int64_t c, std::int64_t count, int part) SPARSE_VIT_FLAT {
     const Vector value = load_as(type, x, c, count);
     store_as(type, out, c, value, count);
     parts[part] = add(parts[part], value);
@@ -46,13 +49,13 @@ void norm_row(const Norm& norm, const void* x, float eps, void* out, void* norme
   *mean = total_of(parts) * inverse;
   const Vector centre = broadcast(*mean);
   for (Vector& part : parts) part = broadcast(0);
-  over_row(channels, [&](std::int64_t c, std::int64_t count, int part) {
+  over_row(channels, [&](std::int64_t c, std::int64_t count, int part) SPARSE_VIT_FLAT {
     const Vector distance = sub(load_or(type, x, c, count, *mean), centre);
     parts[part] = fma(distance, distance, parts[part]);
   });
   *rstd = 1.0f / std::sqrt(total_of(parts) * inverse + eps);
   const Vector scale = broadcast(*rstd);
-  over_row(channels, [&](std::int64_t c, std::int64_t count, int) {
+  over_row(channels, [&](std::int64_t c, std::int64_t count, int) SPARSE_VIT_FLAT {
     Vector value = mul(sub(load_as(type, x, c, count), centre), scale);
     if (norm.weight != nullptr) value = mul(value, load_as(Type::float32, norm.weight, c, count));
     if (norm.bias != nullptr) value = add(value, load_as(Type::float32, norm.bias, c, count));
@@ -67,7 +70,7 @@ void norm_grad_row(const Norm& norm, const void* grad, const void* grad_normed, 
   const Vector centre = broadcast(mean), scale = broadcast(rstd);
   Vector shifts[4] = {broadcast(0), broadcast(0), broadcast(0), broadcast(0)};
   Vector slopes[4] = {broadcast(0), broadcast(0), broadcast(0), broadcast(0)};
-  over_row(channels, [&](std::int64_t c, std::int64_t count, int part) {
+  over_row(channels, [&](std::int64_t c, std::int64_t count, int part) SPARSE_VIT_FLAT {
     const Vector unit = mul(sub(load_as(type, out, c, count), centre), scale);
     // Zero beyond the row, and so is every product with it.
     Vector g = load_as(type, grad_normed, c, count);
@@ -81,7 +84,7 @@ void norm_grad_row(const Norm& norm, const void* grad, const void* grad_normed, 
   const float inverse = 1.0f / static_cast<float>(channels);
   const Vector shift = broadcast(total_of(shifts) * inverse);
   const Vector slope = broadcast(total_of(slopes) * inverse);
-  over_row(channels, [&](std::int64_t c, std::int64_t count, int) {
+  over_row(channels, [&](std::int64_t c, std::int64_t count, int) SPARSE_VIT_FLAT {
     const Vector unit = mul(sub(load_as(type, out, c, count), centre), scale);
     Vector g = load_as(type, grad_normed, c, count);
     if (norm.weight != nullptr) g = mul(g, load_as(Type::float32, norm.weight, c, count));
@@ -92,7 +95,7 @@ void norm_grad_row(const Norm& norm, const void* grad, const void* grad_normed, 
 
 template <Type type>
 void add_row(const void* x, std::int64_t channels, float* total) {
-  over_row(channels, [&](std::int64_t c, std::int64_t count, int) {
+  over_row(channels, [&](std::int64_t c, std::int64_t count, int) SPARSE_VIT_FLAT {
     const Vector value = load_as(type, x, c, count);
     store_as(Type::float32, total, c, add(load_as(Type::float32, total, c, count), value), count);
   });
@@ -120,7 +123,7 @@ const RowsKernel rows_kernel{
       row(x, channels, total);
     },
     [](Type type, const float* total, std::int64_t channels, void* out) {
-      over_row(channels, [&](std::int64_t c, std::int64_t count, int) {
+      over_row(channels, [&](std::int64_t c, std::int64_t count, int) SPARSE_VIT_FLAT {
         store_as(type, out, c, load_as(Type::float32, total, c, count), count);
       });
     },

@@ -51,15 +51,21 @@ void read_keys(const Selection& s, const void* scores, std::int64_t image, Key* 
   }
 }
 
-// Writes what one image keeps; `keys` has room for twice the tokens.
-void keep_largest(const Selection& s, std::int64_t image, std::int64_t count, Key* keys) {
-  Key last = 0;
-  if (count < s.tokens) {
+// Writes what one image keeps: the keys from `least` on where they are `count`, otherwise so many of
+// the largest. `keys` has room for twice the tokens.
+void keep(const Selection& s, std::int64_t image, std::int64_t count, Key least, Key* keys) {
+  const auto reached = [&](Key bound) {
+    return std::count_if(keys, keys + s.tokens, [=](Key key) { return key >= bound; });
+  };
+  Key last = least - 1;
+  if (count == s.tokens) {
+    last = 0;
+  } else if (reached(least) != count) {
     Key* order = std::copy_n(keys, s.tokens, keys + s.tokens) - s.tokens;
     std::nth_element(order, order + count - 1, order + s.tokens, std::greater<Key>());
     last = order[count - 1];
   }
-  std::int64_t ties = count - std::count_if(keys, keys + s.tokens, [&](Key k) { return k > last; });
+  std::int64_t ties = count - reached(last + 1);
   std::uint8_t* mask = s.mask + image * s.length();
   std::int64_t* place = s.indices + s.cu_seqlens[image];
   std::int64_t row = image * s.length();
@@ -84,8 +90,9 @@ void fill_with_dropped(const Selection& s) {
 
 template <Type type>
 void select(const Selection& s, const void* scores, std::uint32_t threshold) {
-  const Key least = Keys<type>::of(threshold);
-  const bool exact = s.min_keep == s.max_keep, reachable = !Keys<type>::is_nan(threshold);
+  // No key reaches what is not a number.
+  const Key least = Keys<type>::is_nan(threshold) ? ~Key{0} : Keys<type>::of(threshold);
+  const bool exact = s.min_keep == s.max_keep;
   const std::int64_t grain = std::max<std::int64_t>(1, 4096 / s.tokens);
   const auto keys_of = [&](std::int64_t image) {
     Key* keys = reinterpret_cast<Key*>(scratch(2 * s.tokens));
@@ -98,7 +105,7 @@ void select(const Selection& s, const void* scores, std::uint32_t threshold) {
       for (std::int64_t image = begin; image < end; ++image) {
         const Key* keys = keys_of(image);
         const std::int64_t count =
-            std::count_if(keys, keys + s.tokens, [&](Key k) { return reachable && k >= least; });
+            std::count_if(keys, keys + s.tokens, [=](Key key) { return key >= least; });
         s.cu_seqlens[image + 1] =
             static_cast<std::int32_t>(std::clamp(count, s.min_keep, s.max_keep) + s.prefix);
       }
@@ -111,7 +118,7 @@ void select(const Selection& s, const void* scores, std::uint32_t threshold) {
   at::parallel_for(0, s.images, grain, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t image = begin; image < end; ++image) {
       const std::int64_t kept = s.cu_seqlens[image + 1] - s.cu_seqlens[image];
-      keep_largest(s, image, kept - s.prefix, keys_of(image));
+      keep(s, image, kept - s.prefix, least, keys_of(image));
     }
   });
 }
