@@ -2,13 +2,21 @@
 
 Tiles of half precision have 64 rows, the least that the matrix instructions of sm_90 take, and
 fewer where the sequence is so short that smaller tiles waste less. Products of float32 run on the
-ordinary units with operands in registers, so their tiles are smaller.
+ordinary units with operands in registers, so their tiles are smaller, and need no tail.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from kernels._launch.choice import Candidates, Kernel, Rule, choose, register
-from kernels._launch.config import LaunchConfig, Problem, fitted, padded_head_dim, tail
+from kernels._launch.config import (
+    LaunchConfig,
+    Problem,
+    fitted,
+    padded_head_dim,
+    power_of_two,
+    tail,
+)
 
 DEFAULT_ARCH = "sm_90"
 
@@ -25,6 +33,8 @@ ONE_PASS_TOKENS = 144
 """Longest sequence whose dk and dv one program holds in registers."""
 
 _BEFORE_SM_90 = ("sm_80", "sm_86", "sm_89")
+_OPERANDS_IN_REGISTERS = (*_BEFORE_SM_90, "gfx942")
+"""Where the matrix instructions take both operands from registers."""
 
 
 def attention_forward(
@@ -118,8 +128,8 @@ def _served(name: str, tokens: int, head_dim: int, itemsize: int, arch: str) -> 
 
 def _forward(p: Problem) -> LaunchConfig:
     if p.itemsize == 4:
-        return LaunchConfig(16, 32, 8, 2)
-    if p.tokens > 64 and _crowded(p):
+        return LaunchConfig(16, 16, 4, 2)
+    if p.tokens > 64 and _wide(p) and p.arch in _BEFORE_SM_90:
         return LaunchConfig(64, 16, 4, 2)
     # Up to 48 tokens two blocks of 32, or one and a tail of 16, waste less than one of 64.
     block = 16 if p.tokens <= 16 else 32 if p.tokens <= 48 else 64
@@ -135,23 +145,18 @@ def _wide(p: Problem) -> bool:
     return padded_head_dim(p.head_dim) > 64
 
 
-def _crowded(p: Problem) -> bool:
-    """Tell whether operands in registers leave no room for a second copy of the code, the tail's.
-
-    The matrix instructions before sm_90 take both operands from registers.
-    """
-    return _wide(p) and p.arch in _BEFORE_SM_90
-
-
 def _grad_queries(p: Problem) -> LaunchConfig:
     if p.itemsize == 4:
         return LaunchConfig(32, 16, 8, 2)
-    return LaunchConfig(32, 16, 4, 1) if _crowded(p) else LaunchConfig(64, 64, _warps(64, p), 1)
+    if p.arch not in _OPERANDS_IN_REGISTERS:
+        return LaunchConfig(64, 64, _warps(64, p), 1)
+    # Blocks of 16 keys need no tail, the code of which takes registers of its own.
+    return LaunchConfig(32 if _wide(p) else 64, 16, 4, 1)
 
 
 def _grad_keys(p: Problem) -> LaunchConfig:
     # With 16 query rows at a time the accumulators of the keys leave registers for the rest.
-    return LaunchConfig(16, 32, 8, 1) if p.itemsize == 4 else LaunchConfig(16, 64, _warps(64, p), 1)
+    return LaunchConfig(16, 16, 4, 1) if p.itemsize == 4 else LaunchConfig(16, 64, _warps(64, p), 1)
 
 
 def _grad(p: Problem) -> LaunchConfig | None:
@@ -170,43 +175,68 @@ def _grad(p: Problem) -> LaunchConfig | None:
 
 
 def _ragged(rule: Rule) -> Rule:
-    """Add the tail that suits the longest sequence, or 32 rows where it leaves over more."""
+    """Add the tail that suits the longest sequence, or the largest one where it needs none."""
 
     def tailed(p: Problem) -> LaunchConfig | None:
         config = rule(p)
         if config is None or p.tokens <= config.block_n or p.itemsize == 4:
             return config
-        rows = min(tail(p.tokens, config.block_n) or 32, config.block_n // 2)
+        most = min(16 if _wide(p) else 32, config.block_n // 2)
+        rows = min(tail(p.tokens, config.block_n) or most, most)
         return replace(config, tail=rows if rows >= 16 else 0)
 
     return tailed
 
 
-def _candidates(p: Problem) -> list[LaunchConfig | None]:
+def _by_queries(p: Problem) -> list[LaunchConfig | None]:
+    return _candidates(p, lambda m, n: (m, n))
+
+
+def _by_keys(p: Problem) -> list[LaunchConfig | None]:
+    return _candidates(p, lambda m, n: (n, m))
+
+
+def _candidates(
+    p: Problem, order: Callable[[int, int], tuple[int, int]]
+) -> list[LaunchConfig | None]:
+    """Combine blocks of the rows that a program owns with blocks of those that it passes over."""
     blocks = (16, 32) if p.itemsize == 4 else (16, 32, 64, 128)
-    found = {
-        fitted(LaunchConfig(m, n, warps, stages), p.tokens)
-        for m in blocks
-        for n in blocks
+    widest = max(16, power_of_two(p.tokens))
+    found = [
+        LaunchConfig(*order(own, passed), warps, stages)
+        for own in blocks
+        for passed in blocks
         for warps in (1, 2, 4, 8)
         for stages in (1, 2)
-        if p.itemsize == 4 or 8 * warps <= max(m, n) <= 32 * warps
-    }
+        if min(32, widest) <= own and max(own, passed) <= widest
+        if p.itemsize == 4 or 8 * warps <= max(own, passed) <= 32 * warps
+        if p.itemsize == 4 or max(own, passed) >= min(64, widest)
+    ]
     return list(sorted(found))
 
 
 def _tailed(candidates: Candidates) -> Candidates:
-    """Try every tail that is smaller than a tile."""
+    """Try every configuration without a tail and with the one that suits."""
 
     def with_tails(p: Problem) -> list[LaunchConfig | None]:
-        return [
-            c and replace(c, tail=rows)
-            for c in candidates(p)
-            for rows in (0, 16, 32)
-            if rows == 0 or (c is not None and rows < c.block_n < p.tokens)
-        ]
+        found: list[LaunchConfig | None] = []
+        for c in candidates(p):
+            found.append(c)
+            if c is not None and 16 < c.block_n < p.tokens:
+                rows = min(tail(p.tokens, c.block_n) or 32, c.block_n // 2)
+                found.append(replace(c, tail=rows))
+        return found
 
     return with_tails
+
+
+def _holding(candidates: Candidates) -> Candidates:
+    """Keep what holds every key of the longest sequence in one program."""
+
+    def holding(p: Problem) -> list[LaunchConfig | None]:
+        return [c for c in candidates(p) if c is None or p.tokens <= c.block_n + c.tail]
+
+    return holding
 
 
 def _one_pass_candidates(p: Problem) -> list[LaunchConfig | None]:
@@ -224,11 +254,11 @@ def _one_pass_candidates(p: Problem) -> list[LaunchConfig | None]:
     return list(dict.fromkeys(found))
 
 
-register(Kernel(MASKED_FORWARD, _forward, _candidates))
+register(Kernel(MASKED_FORWARD, _forward, _by_queries))
 register(Kernel(MASKED_GRAD, _grad, _one_pass_candidates))
-register(Kernel(MASKED_GRAD_QUERIES, _grad_queries, _candidates))
-register(Kernel(MASKED_GRAD_KEYS, _grad_keys, _candidates))
-register(Kernel(RAGGED_FORWARD, _ragged(_forward), _tailed(_candidates)))
-register(Kernel(RAGGED_GRAD, _ragged(_grad), _tailed(_one_pass_candidates)))
-register(Kernel(RAGGED_GRAD_QUERIES, _ragged(_grad_queries), _tailed(_candidates)))
-register(Kernel(RAGGED_GRAD_KEYS, _ragged(_grad_keys), _tailed(_candidates)))
+register(Kernel(MASKED_GRAD_QUERIES, _grad_queries, _by_queries))
+register(Kernel(MASKED_GRAD_KEYS, _grad_keys, _by_keys))
+register(Kernel(RAGGED_FORWARD, _ragged(_forward), _tailed(_by_queries)))
+register(Kernel(RAGGED_GRAD, _ragged(_grad), _holding(_tailed(_one_pass_candidates))))
+register(Kernel(RAGGED_GRAD_QUERIES, _ragged(_grad_queries), _tailed(_by_queries)))
+register(Kernel(RAGGED_GRAD_KEYS, _ragged(_grad_keys), _tailed(_by_keys)))
