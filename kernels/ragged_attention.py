@@ -55,8 +55,7 @@ def ragged_attention(
         max_seqlen: Number of tokens that no sequence exceeds. Tokens beyond it are not attended to.
         rows: (T,) int64 or int32 in [0, R), on the device of q: token t reads row `rows[t]` of q, k
             and v, as `TokenSelection.indices` gives them. The gradients of a row that several
-            tokens read add up, on a GPU in an order that varies between runs unless
-            `torch.use_deterministic_algorithms(True)`; distinct rows always give the same bits.
+            tokens read add up.
         scale: Factor of the logits; None means `D ** -0.5`.
         impl: "reference", "triton", "cpu", or None for the default of the device.
 

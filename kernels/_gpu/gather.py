@@ -1,6 +1,7 @@
 """Launches the Triton kernels that move rows."""
 
 import contextlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -76,32 +77,42 @@ def _copy(source: Tensor, indices: Tensor, out: Tensor, bound: int, scatter: boo
 
 def gather_grad(grad: Tensor, indices: Tensor, num_rows: int) -> Tensor:
     """Add up rows; as in `kernels._eager.gather`, repeated rows in float32 and in order."""
+    return gather_grads([grad], indices, num_rows)[0]
+
+
+def gather_grads(grads: Sequence[Tensor], indices: Tensor, num_rows: int) -> list[Tensor]:
+    """Add up rows of several tensors of one shape as `gather_grad` does those of one.
+
+    An index outside [0, num_rows) is left out.
+    """
     from kernels._triton import gather as jit
 
-    rows, channels = grad.shape
+    rows, channels = grads[0].shape
     if rows * channels == 0 or num_rows == 0:
-        return grad.new_zeros(num_rows, channels)
+        return [grad.new_zeros(num_rows, channels) for grad in grads]
     indices = indices.contiguous()
-    out = grad.new_empty(num_rows, channels)
-    ends = torch.full((2, num_rows), -1, dtype=torch.int32, device=grad.device)
-    link, merge = _config("link_kernel", grad, rows), _config("merge_kernel", grad, num_rows)
-    with _device_of(grad):
+    ends = torch.full((2, num_rows), -1, dtype=torch.int32, device=indices.device)
+    link = _config("link_kernel", grads[0], rows)
+    merge = _config("merge_kernel", grads[0], num_rows)
+    outs = [grad.new_empty(num_rows, channels) for grad in grads]
+    with _device_of(indices):
         jit.link_kernel[(-(-rows // link.block_m),)](
             indices, ends, rows, num_rows, BLOCK_R=link.block_m, num_warps=link.num_warps
         )
-        jit.merge_kernel[_grid(num_rows, channels, merge)](
-            grad,
-            indices,
-            ends,
-            out,
-            *grad.stride(),
-            rows,
-            num_rows,
-            channels,
-            BLOCK_T=MERGE_CHUNK,
-            **_constants(merge),
-        )
-    return out
+        for grad, out in zip(grads, outs, strict=True):
+            jit.merge_kernel[_grid(num_rows, channels, merge)](
+                grad,
+                indices,
+                ends,
+                out,
+                *grad.stride(),
+                rows,
+                num_rows,
+                channels,
+                BLOCK_T=MERGE_CHUNK,
+                **_constants(merge),
+            )
+    return outs
 
 
 def gather_norm(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kernels import _backend, _launch
 from kernels._eager.masked_attention import unit_stride
-from kernels._eager.ragged_attention import spread
+from kernels._gpu.gather import gather_grads
 from kernels._gpu.launching import DTYPES, device_of, jit, precision
 
 
@@ -106,7 +106,13 @@ def backward(
                 *(*strides, images, heads, tokens, plan.key_blocks, scale),
                 **plan.constants,
             )
-    return spread((dq, dk, dv), cu_seqlens, rows, q.shape[0])
+    if rows is None:
+        return dq, dk, dv
+    token = torch.arange(tokens, device=q.device)
+    # What stands in the row index beyond the last sequence means nothing.
+    read = torch.where(token < cu_seqlens[-1], rows, -1)
+    dq, dk, dv = gather_grads([x.flatten(1) for x in (dq, dk, dv)], read, q.shape[0])
+    return dq.view(q.shape), dk.view(q.shape), dv.view(q.shape)
 
 
 class _Plan(NamedTuple):
