@@ -17,7 +17,7 @@
 
 namespace sparse_vit::SPARSE_VIT_ISA {
 
-constexpr float log2_ratio_limit = 19.9315686f;  // log2 1e6
+constexpr float ratio_limit = 1e6f;
 constexpr float log2_e = 1.44269504f;
 
 // Query rows of a block: R and T of so many fit the second-level cache with all the rest.
@@ -122,17 +122,34 @@ struct Backward {
             rows, stride / lanes, dim);
     product(scratch.scores, stride, {scratch.grads, width, 1}, scratch.values_by_column, stride,
             rows, stride / lanes, dim);
-    const Vector factor = broadcast(scale * log2_e), limit = broadcast(log2_ratio_limit);
     for (std::int64_t i = 0; i < rows; ++i) {
       float *ratios = scratch.ratios + i * stride, *scores = scratch.scores + i * stride;
-      const float lse = *item.statistic(g.lse, scratch.tokens[first + i]);
-      const Vector shift = broadcast(-lse * log2_e), delta = broadcast(scratch.own[i]);
+      exponentials(ratios, *item.statistic(g.lse, scratch.tokens[first + i]));
+      const Vector inverse = broadcast(1.0f / std::max(row_sum(ratios, first + i), 1e-30f));
+      const Vector delta = broadcast(scratch.own[i]), limit = broadcast(ratio_limit);
       for (std::int64_t j = 0; j < stride; j += lanes) {
-        const Vector ratio = power_of_two(min(limit, fma(load(ratios + j), factor, shift)));
+        const Vector ratio = min(limit, mul(load(ratios + j), inverse));
         store(ratios + j, ratio);
         store(scores + j, mul(ratio, sub(load(scores + j), delta)));
       }
     }
+  }
+
+  void exponentials(float* scores, float lse) {
+    const Vector factor = broadcast(scale * log2_e), shift = broadcast(-lse * log2_e);
+    const Vector limit = broadcast(21.0f);  // finite, and beyond the limit of a ratio
+    for (std::int64_t j = 0; j < stride; j += lanes) {
+      store(scores + j, power_of_two(min(limit, fma(load(scores + j), factor, shift))));
+    }
+  }
+
+  // One but for the rounding of L, which at logits in the thousands is felt.
+  float row_sum(const float* ratios, std::int64_t i) {
+    Vector total = broadcast(0.0f);
+    std::int64_t j = 0;
+    for (; j + lanes <= kept; j += lanes) total = add(total, load(ratios + j));
+    if (j < kept) total = add(total, load(ratios + j, kept - j));
+    return sum(total) + (i < kept ? 0.0f : ratios[i]);
   }
 
   // Packs the gradient of a row and computes its delta.
