@@ -76,7 +76,9 @@ void attention_forward(const Sequences& sequences, const Operand& q, const Opera
       }
       if (index >= units) return false;
       const std::int64_t item = index / parts, part = index % parts;
-      unit = {item / heads, item % heads, part * step, (part + 1) * step};
+      // A sequence that is not the longest may have more tiles: the last part takes all the rest.
+      const std::int64_t last = part + 1 == parts ? length : (part + 1) * step;
+      unit = {item / heads, item % heads, part * step, last};
       ++index;
       return true;
     };
