@@ -1,35 +1,25 @@
-"""Ahead-of-time compilation of the Triton kernels for machines that need not be present."""
+"""Ahead-of-time compilation of the Triton kernels for machines that need not be present.
 
-import re
-import subprocess
-from pathlib import Path
+A covering set: every kernel on every architecture, with another configuration on each, so that
+together they take most of what the launcher can choose. `python -m benchmarks.resources` compiles
+all of it.
+"""
 
 import pytest
 
-from kernels import _launch
+from kernels._launch import ARCHITECTURES, KERNELS, aot, catalog
 
 pytestmark = pytest.mark.aot
 
-POINTERS = {"bf16": 2, "fp16": 2, "fp32": 4}
-TARGETS = {
-    # backend, architecture, warp size, bytes of shared memory per block
-    "sm_80": ("cuda", 80, 32, 163 << 10),
-    "sm_90": ("cuda", 90, 32, 227 << 10),
-    "gfx942": ("hip", "gfx942", 64, 64 << 10),
+ARCHS = list(ARCHITECTURES)
+SHARED = {
+    "sm_80": 163 << 10,
+    "sm_86": 99 << 10,
+    "sm_89": 99 << 10,
+    "sm_90": 227 << 10,
+    "sm_100": 227 << 10,
+    "gfx942": 64 << 10,
 }
-CONFIGS = {
-    "forward_kernel": _launch.attention_forward,
-    "grad_queries_kernel": _launch.attention_grad_queries,
-    "grad_keys_kernel": _launch.attention_grad_keys,
-}
-PROBLEMS = [
-    (129, 64, "bf16"),
-    (129, 128, "bf16"),
-    (129, 32, "fp32"),
-    (129, 64, "fp32"),
-    (129, 128, "fp32"),
-    (13, 48, "fp16"),
-]
 
 
 @pytest.fixture(autouse=True)
@@ -42,86 +32,37 @@ def _compiles() -> None:
     )
 
 
-def _signature(kernel, dtype: str) -> dict[str, str]:
-    types = {}
-    for name in kernel.arg_names:
-        if name.isupper():
-            types[name] = "constexpr"
-        elif name == "keep_ptr":
-            types[name] = "*u8"
-        elif name in ("lse_ptr", "delta_ptr", "dkeep_ptr"):
-            types[name] = "*fp32"
-        elif name.endswith("_ptr"):
-            types[name] = f"*{dtype}"
-        elif name in ("scale", "log2_limit"):
-            types[name] = "fp32"
-        else:
-            types[name] = "i32"
-    return types
+def _covered(arch: str, name: str) -> aot.Unit:
+    entries = catalog.entries(arch, name)
+    return entries[ARCHS.index(arch) % len(entries)].unit
 
 
-def _compile(name: str, target: str, tokens: int, dim: int, dtype: str):
-    from triton import compile as compile_kernel
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    from kernels._triton import masked_attention
-
-    kernel = getattr(masked_attention, name)
-    config = CONFIGS[name](tokens, dim, POINTERS[dtype])
-    backend, architecture, warp, _ = TARGETS[target]
-    constants = {
-        "HEAD_DIM": dim,
-        "BLOCK_D": _launch.padded_head_dim(dim),
-        "BLOCK_M": config.block_m,
-        "BLOCK_N": config.block_n,
-    }
-    aligned = {
-        (i,): [["tt.divisibility", 16]]
-        for i, argument in enumerate(kernel.arg_names)
-        if argument.endswith("_ptr") or argument.startswith("stride_")
-    }
-    source = ASTSource(kernel, _signature(kernel, dtype), constexprs=constants, attrs=aligned)
-    options = {
-        "num_warps": config.num_warps,
-        "num_stages": config.num_stages,
-        "enable_fp_fusion": True,
-    }
-    return compile_kernel(source, target=GPUTarget(backend, architecture, warp), options=options)
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("arch", ARCHS)
+def test_kernels_compile_without_spills_within_shared_memory_and_on_the_tensor_cores(arch, name):
+    unit = _covered(arch, name)
+    resources = aot.measure(unit)
+    assert aot.faults(unit, resources) == [], str(unit)
+    assert resources.shared <= SHARED[arch]
+    assert 0 < resources.registers <= (512 if arch == "gfx942" else 255)
 
 
-def _nvidia_usage(compiled, folder: Path) -> dict[str, int]:
-    import triton
-
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    cubin = folder / "kernel.cubin"
-    cubin.write_bytes(compiled.asm["cubin"])
-    command = [str(tool), "--dump-resource-usage", str(cubin)]
-    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return {key: int(value) for key, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", text)}
-
-
-def _amd_usage(compiled) -> dict[str, int]:
-    pattern = r"\.(vgpr_spill_count|sgpr_spill_count|private_segment_fixed_size):\s*(\d+)"
-    return {key: int(value) for key, value in re.findall(pattern, compiled.asm["amdgcn"])}
+@pytest.mark.parametrize("name", [name for name in KERNELS if "attention" in name])
+def test_tiles_of_129_tokens_and_64_channels_reach_the_warpgroup_instructions(name):
+    problem = catalog.Problem(129, 64, 2, "sm_90")
+    config = catalog.shipped(name, problem)[0]
+    unit = catalog.unit_of(name, problem, config, "bf16")
+    assert aot.expected_instructions(unit) == {"wgmma"}
+    resources = aot.measure(unit)
+    assert resources.instructions["wgmma"] > 0
+    assert aot.faults(unit, resources) == []
 
 
-@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: f"n{p[0]}-d{p[1]}-{p[2]}")
-@pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("target", TARGETS)
-def test_masked_attention_compiles_without_spills(target, name, problem, tmp_path):
-    compiled = _compile(name, target, *problem)
-    assert compiled.metadata.shared <= TARGETS[target][3]
-    if TARGETS[target][0] == "cuda":
-        usage = _nvidia_usage(compiled, tmp_path)
-        assert usage.keys() >= {"REG", "STACK", "LOCAL"}
-        assert (usage["STACK"], usage["LOCAL"]) == (0, 0)
-    else:
-        usage = _amd_usage(compiled)
-        assert len(usage) == 3
-        assert set(usage.values()) == {0}
-
-
-def test_half_precision_tiles_reach_the_tensor_cores_of_sm_90():
-    for name in CONFIGS:
-        assert "wgmma.mma_async" in _compile(name, "sm_90", 129, 64, "bf16").asm["ptx"], name
+def test_a_kernel_that_spills_is_reported():
+    problem = catalog.Problem(145, 128, 2, "sm_90")
+    name = "masked_attention_two_pass.grad_keys_kernel"
+    config = catalog.LaunchConfig(64, 64, 1, 1)
+    unit = catalog.unit_of(name, problem, config, "bf16")
+    resources = aot.measure(unit)
+    assert resources.spilled > 0
+    assert any("local memory" in fault for fault in aot.faults(unit, resources))

@@ -248,7 +248,44 @@ def test_the_catalog_compiles_what_ragged_attention_launches(recorders, tokens, 
     else:
         _check_constants(recorders, attention.RAGGED_GRAD_QUERIES, problem, GATHERED=gathered)
         _check_constants(recorders, attention.RAGGED_GRAD_KEYS, problem, GATHERED=gathered)
-    assert not any(recorder.launches for recorder in recorders.values())
+    # The gradients of gathered rows are added up by kernels of their own.
+    assert not any(recorders[name].launches for name in ATTENTION)
+
+
+def test_launchers_follow_an_override(recorders):
+    from kernels._gpu import masked_attention, ragged_attention
+
+    q = torch.zeros(1, 2, 129, 32, dtype=torch.float16)
+    keep, lse = torch.ones(1, 129, dtype=torch.bool), torch.zeros(1, 2, 129)
+    packed, cu = q[0].transpose(0, 1), torch.tensor([0, 129], dtype=torch.int32)
+    other = _launch.LaunchConfig(128, 16, 8, 1)
+    calls = {
+        attention.MASKED_FORWARD: lambda: masked_attention.forward(q, q, q, keep, 1.0),
+        attention.MASKED_GRAD_QUERIES: lambda: masked_attention.backward(
+            q, q, q, q, keep, q, lse, 1.0
+        ),
+        attention.RAGGED_FORWARD: lambda: ragged_attention.forward(
+            packed, packed, packed, cu, 129, None, 1.0
+        ),
+        attention.RAGGED_GRAD_QUERIES: lambda: ragged_attention.backward(
+            packed, packed, packed, packed, cu, 129, None, packed, lse[0], 1.0
+        ),
+    }
+    two_passes = {attention.MASKED_GRAD: None, attention.RAGGED_GRAD: None}
+    for name, call in calls.items():
+        # Before and after, so that nothing is remembered that was chosen otherwise.
+        for config in (choose(name, _launch.Problem(129, 32, 2, "interpreter")), other, None):
+            changes = two_passes if config is None else {**two_passes, name: config}
+            with _launch.override(changes):
+                call()
+            launch = recorders[name].launches.pop()
+            if config is not None:
+                tile = launch["BLOCK_M"], launch["BLOCK_N"], launch["num_warps"]
+                assert tile == (config.block_m, config.block_n, config.num_warps)
+    for call in calls.values():
+        call()
+    assert len(recorders[attention.MASKED_GRAD].launches) == 1
+    assert len(recorders[attention.RAGGED_GRAD].launches) == 1
 
 
 def test_the_catalog_gives_every_constant_of_every_kernel():
