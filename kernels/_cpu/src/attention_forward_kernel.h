@@ -14,49 +14,49 @@ namespace sparse_vit::SPARSE_VIT_ISA {
 
 // Queries of a tile: its scores against some two hundred keys fit the first-level cache.
 constexpr std::int64_t tile_queries = 48;
+constexpr std::int64_t most_singles = lanes / 4;
+constexpr std::int64_t tile_width = tile_queries + lanes;
 constexpr float log2_of_e = 1.44269504f, ln_2 = 0.693147181f;
 
-// How the queries of a sequence are cut into tiles: `count` of whole vectors, then a last one of
-// `singles` queries where they are too few to fill a vector at a profit. A function of the length
-// alone, so that results do not depend on how tiles are spread over threads.
+// How the queries of a sequence are cut into tiles of whole vectors. Too few queries at the end to
+// fill a vector at a profit are `singles`, which the last tile takes one by one. A function of the
+// length alone, so that results do not depend on how tiles are spread over threads.
 struct Tiles {
-  std::int64_t length, singles, vectors, blocks, count;
+  std::int64_t length, singles, vectors, count;
 
   explicit Tiles(std::int64_t length)
       : length(length),
-        singles(length % lanes <= lanes / 4 ? length % lanes : 0),
+        singles(length % lanes <= most_singles ? length % lanes : 0),
         vectors((length - singles + lanes - 1) / lanes),
-        blocks((vectors * lanes + tile_queries - 1) / tile_queries),
-        count(blocks + (singles > 0)) {}
+        count(std::max<std::int64_t>((vectors * lanes + tile_queries - 1) / tile_queries,
+                                     length > 0)) {}
 
-  std::int64_t begin(std::int64_t tile) const {
-    return tile < blocks ? vectors * tile / blocks * lanes
-           : tile == blocks ? length - singles
-                            : length;
-  }
+  // Vectors before a tile.
+  std::int64_t before(std::int64_t tile) const { return vectors * tile / count; }
 };
 
 struct ForwardScratch {
-  float *keys, *values, *queries, *scores;
+  float *keys, *values, *queries, *scores, *row;
   std::int32_t* tokens;
   // Per query of a tile: the logit of a dropped token with itself and its weight, the largest
-  // logit, and one over the sum of the weights.
-  alignas(64) float own[tile_queries], weight[tile_queries], peak[tile_queries],
-      inverse[tile_queries];
+  // logit times the factor, the sum of the weights, and one over it.
+  alignas(64) float own[tile_width], weight[tile_width], peak[tile_width], total[tile_width],
+      inverse[tile_width];
 
   // Floats of memory that a sequence of `length` tokens takes.
   static std::int64_t size(std::int64_t length, std::int64_t dim) {
-    const std::int64_t width = round_up(dim);
-    return (2 * round_up(length) + tile_queries) * width + (tile_queries + 1) * round_up(length);
+    const std::int64_t width = round_up(dim), keys = round_up(length);
+    return (2 * keys + tile_width) * width + (tile_width + 2) * keys;
   }
 
   ForwardScratch(float* memory, std::int64_t length, std::int64_t dim) {
-    const std::int64_t width = round_up(dim);
+    const std::int64_t width = round_up(dim), size = round_up(length);
     keys = memory;
-    values = keys + round_up(length) * width;
-    queries = values + round_up(length) * width;
-    scores = queries + tile_queries * width;
-    tokens = reinterpret_cast<std::int32_t*>(scores + tile_queries * round_up(length));
+    values = keys + size * width;
+    queries = values + size * width;
+    scores = queries + tile_width * width;
+    row = scores + tile_width * size;
+    tokens = reinterpret_cast<std::int32_t*>(row + size);
   }
 };
 
@@ -174,12 +174,13 @@ class Forward {
     if (next != nullptr) prefetch.reads_per_step = next->length / (tiles.count * steps) + 1;
     prefetch.writes_per_step = tile_queries / steps + 1;
     for (std::int64_t tile = unit.first; tile < std::min(unit.last, tiles.count); ++tile) {
-      begin = tiles.begin(tile);
-      count = tiles.begin(tile + 1) - begin;
+      begin = tiles.before(tile) * lanes;
+      vectors = tiles.before(tile + 1) - tiles.before(tile);
+      singles = tile + 1 == tiles.count ? tiles.singles : 0;
+      count = std::min(vectors * lanes, item.length - begin) + singles;
       prefetch.writes = begin;
       prefetch.writes_end = begin + count;
-      if (any_dropped) own_scores();
-      tile < tiles.blocks ? vectors_of_queries(prefetch) : single_queries();
+      attend(prefetch);
     }
   }
 
@@ -214,99 +215,100 @@ class Forward {
     }
   };
 
-  void vectors_of_queries(Prefetch& prefetch) {
-    const std::int64_t stride = round_up(count), vectors = stride / lanes;
-    pack_columns(scratch.queries, item, x.q, count,
+  void attend(Prefetch& prefetch) {
+    stride = (vectors + (singles > 0)) * lanes;
+    std::fill_n(scratch.peak, tile_width, -INFINITY);
+    if (any_dropped) own_scores();
+    pack_columns(scratch.queries, item, x.q, count - singles,
                  [this](std::int64_t i) { return begin + i; });
-    if (!any_dropped) std::fill_n(scratch.peak, tile_queries, -INFINITY);
     ScoresOutput scores{scratch.scores, scratch.peak, stride, prefetch};
-    product({key_rows, key_stride, 1}, scratch.queries, stride, keys, vectors, dim, scores);
-    normalise_vectors(stride, vectors);
+    product({key_rows, key_stride, 1}, scratch.queries, vectors * lanes, keys, vectors, dim,
+            scores);
+    weigh_vectors();
+    for (std::int64_t i = count - singles; i < count; ++i) weigh_single(i);
+    invert_sums();
     ValuesOutput values{*this};
     product({scratch.scores, 1, stride}, scratch.values, width, count, width / lanes, keys, values);
   }
 
-  void normalise_vectors(std::int64_t stride, std::int64_t vectors) {
+  void weigh_vectors() {
     const Vector scale = broadcast(factor);
-    alignas(64) float total[tile_queries];
-    for (std::int64_t i = 0; i < stride; i += lanes) {
+    for (std::int64_t i = 0; i < vectors * lanes; i += lanes) {
       store(scratch.peak + i, mul(load(scratch.peak + i), scale));
     }
     for (std::int64_t j = 0; j < vectors; j += 3) {
-      float *scores = scratch.scores + j * lanes, *shift = scratch.peak + j * lanes;
+      float* scores = scratch.scores + j * lanes;
+      const float* shift = scratch.peak + j * lanes;
+      float* total = scratch.total + j * lanes;
       switch (vectors - j) {
-        case 1: exponentials<1>(scores, stride, keys, scale, shift, total + j * lanes); break;
-        case 2: exponentials<2>(scores, stride, keys, scale, shift, total + j * lanes); break;
-        default: exponentials<3>(scores, stride, keys, scale, shift, total + j * lanes);
+        case 1: exponentials<1>(scores, stride, keys, scale, shift, total); break;
+        case 2: exponentials<2>(scores, stride, keys, scale, shift, total); break;
+        default: exponentials<3>(scores, stride, keys, scale, shift, total);
       }
     }
-    complete(total, stride);
+  }
+
+  // One query, with its scores in a row; a dot product has an element of q and k in a lane.
+  void weigh_single(std::int64_t i) {
+    const auto token = static_cast<std::int32_t>(begin + i);
+    const std::int64_t end = round_up(keys);
+    float *query = scratch.queries, *row = scratch.row;
+    pack_rows(query, item, x.q, &token, 1);
+    for (std::int64_t key = 0; key < keys; key += lanes) {
+      Vector dots[lanes];
+#pragma GCC unroll 16
+      for (int j = 0; j < lanes; ++j) dots[j] = mul(load(query), load(key_row(key + j)));
+      for (std::int64_t d = lanes; d < dim; d += lanes) {
+        const Vector part = load(query + d);
+#pragma GCC unroll 16
+        for (int j = 0; j < lanes; ++j) dots[j] = fma(part, load(key_row(key + j) + d), dots[j]);
+      }
+      store(row + key, sums_of(dots));
+    }
+    std::fill(row + keys, row + end, keys > 0 ? row[keys - 1] : 0.0f);
+    Vector top = broadcast(scratch.peak[i]), sum = broadcast(0.0f);
+    for (std::int64_t key = 0; key < end; key += lanes) top = max(top, load(row + key));
+    scratch.peak[i] = largest(top) * factor;
+    const Vector shift = broadcast(scratch.peak[i]);
+    for (std::int64_t key = 0; key < end; key += lanes) {
+      store(row + key, power_of_two(sub(mul(load(row + key), broadcast(factor)), shift)));
+      sum = add(sum, key + lanes <= keys ? load(row + key) : load(row + key, keys - key));
+    }
+    scratch.total[i] = sparse_vit::SPARSE_VIT_ISA::sum(sum);
+    for (std::int64_t key = 0; key < keys; ++key) scratch.scores[key * stride + i] = row[key];
   }
 
   // Adds the weight of a dropped token to its own sum, inverts the sums and stores their logarithms.
-  void complete(float* total, std::int64_t queries) {
-    for (std::int64_t i = 0; i < queries; i += lanes) {
+  void invert_sums() {
+    for (std::int64_t i = 0; i < stride; i += lanes) {
       const Vector shift = load(scratch.peak + i);
-      Vector sum = load(total + i);
+      Vector sum = load(scratch.total + i);
       if (any_dropped) {
-        const Vector weight =
-            power_of_two(sub(mul(load(scratch.own + i), broadcast(factor)), shift));
+        // A scale of 0 must not give weight to tokens that are not dropped: times 0, else 1.
+        const Vector own = sub(mul(load(scratch.own + i), broadcast(factor)), shift);
+        const Vector weight = mul(power_of_two(own), load(scratch.weight + i));
         store(scratch.weight + i, weight);
         sum = add(sum, weight);
       }
       store(scratch.inverse + i, div(broadcast(1.0f), sum));
-      store(total + i, fma(shift, broadcast(ln_2), natural_logarithm(sum)));
+      if (x.lse.data == nullptr) continue;
+      alignas(64) float logarithms[lanes];
+      store(logarithms, fma(shift, broadcast(ln_2), natural_logarithm(sum)));
+      for (std::int64_t j = 0; j < std::min<std::int64_t>(lanes, count - i); ++j) {
+        *item.statistic(x.lse, begin + i + j) = logarithms[j];
+      }
     }
-    if (x.lse.data == nullptr) return;
-    for (std::int64_t i = 0; i < count; ++i) *item.statistic(x.lse, begin + i) = total[i];
   }
 
-  // Few queries, with their scores in rows; a dot product has an element of q and k in a lane.
-  void single_queries() {
-    const std::int64_t stride = round_up(keys);
-    std::int32_t tokens[lanes];
-    alignas(64) float total[tile_queries] = {};
-    for (std::int64_t i = 0; i < count; ++i) tokens[i] = static_cast<std::int32_t>(begin + i);
-    pack_rows(scratch.queries, item, x.q, tokens, count);
-    for (std::int64_t i = 0; i < count; ++i) {
-      float* scores = scratch.scores + i * stride;
-      const float* query = scratch.queries + i * width;
-      for (std::int64_t key = 0; key < keys; key += lanes) {
-        Vector dots[lanes];
-#pragma GCC unroll 16
-        for (int j = 0; j < lanes; ++j) dots[j] = mul(load(query), load(row_of(key + j)));
-        for (std::int64_t d = lanes; d < dim; d += lanes) {
-          const Vector part = load(query + d);
-#pragma GCC unroll 16
-          for (int j = 0; j < lanes; ++j) dots[j] = fma(part, load(row_of(key + j) + d), dots[j]);
-        }
-        store(scores + key, sums_of(dots));
-      }
-      for (std::int64_t key = keys; key < stride; ++key) scores[key] = -INFINITY;
-      Vector top = broadcast(any_dropped ? scratch.own[i] : -INFINITY), sum = broadcast(0.0f);
-      for (std::int64_t key = 0; key < stride; key += lanes) top = max(top, load(scores + key));
-      scratch.peak[i] = largest(top) * factor;
-      const Vector minus = broadcast(-scratch.peak[i]);
-      for (std::int64_t key = 0; key < stride; key += lanes) {
-        const Vector weight = power_of_two(fma(load(scores + key), broadcast(factor), minus));
-        store(scores + key, weight);
-        sum = add(sum, weight);
-      }
-      total[i] = sparse_vit::SPARSE_VIT_ISA::sum(sum);
-    }
-    complete(total, count);
-    ValuesOutput values{*this};
-    product({scratch.scores, stride, 1}, scratch.values, width, count, width / lanes, keys, values);
-  }
-
-  const float* row_of(std::int64_t key) const {
+  const float* key_row(std::int64_t key) const {
     return key_rows + std::min(key, keys - 1) * key_stride;
   }
 
-  // q_i . k_i of dropped tokens, -infinity for the others; where the largest logit starts from.
+  // q_i . k_i of dropped tokens, where their largest logit starts from.
   void own_scores() {
     const Type type = item.sequences.type;
-    std::fill_n(scratch.own, tile_queries, -INFINITY);
+    std::fill_n(scratch.own, tile_width, std::numeric_limits<float>::lowest());
+    std::fill_n(scratch.weight, tile_width, 0.0f);
     for (std::int64_t i = 0; i < count; ++i) {
       if (item.kept(begin + i)) continue;
       const void *query = item.source(x.q, begin + i), *key = item.source(x.k, begin + i);
@@ -314,9 +316,9 @@ class Forward {
       for (std::int64_t d = 0; d < dim; d += lanes) {
         dot = fma(load_as(type, query, d, dim - d), load_as(type, key, d, dim - d), dot);
       }
-      scratch.own[i] = sign * sum(dot);
+      scratch.own[i] = scratch.peak[i] = sign * sum(dot);
+      scratch.weight[i] = 1.0f;
     }
-    std::copy_n(scratch.own, tile_queries, scratch.peak);
   }
 
   // Stores `floats` elements of a row of the output, from `column` on.
@@ -345,7 +347,8 @@ class Forward {
   std::int64_t key_stride;
   float sign, factor;  // scale = sign * factor * ln 2
   bool any_dropped;
-  std::int64_t begin, count;  // of the tile at hand
+  // The tile at hand: its first query, how many, in vectors and alone, and floats from key to key.
+  std::int64_t begin, count, vectors, singles, stride;
 };
 
 inline void forward_unit(const Sequences& sequences, const ForwardOperands& x,
