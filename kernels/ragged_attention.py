@@ -18,7 +18,14 @@ from kernels._cpu import ragged_attention as _cpu
 from kernels._eager import ragged_attention as _eager
 from kernels._eager.masked_attention import accumulator
 from kernels._gpu import ragged_attention as _gpu
-from kernels._library import autocast, is_plain, register, register_gradient, without_autocast
+from kernels._library import (
+    autocast,
+    is_plain,
+    refuse_forward_gradients,
+    register,
+    register_gradient,
+    without_autocast,
+)
 
 _MODULES: dict[str, ModuleType] = {"reference": _eager, "triton": _gpu, "cpu": _cpu}
 
@@ -73,6 +80,7 @@ def ragged_attention(
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     arguments = q, k, v, cu_seqlens, max_seqlen, rows, scale, impl
     if not is_plain(q, k, v, cu_seqlens, cu_seqlens if rows is None else rows):
+        refuse_forward_gradients("ragged_attention", q, k, v)
         return _forward_op(*arguments)[0]
     if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
         return _RaggedAttention.apply(*arguments)

@@ -165,6 +165,13 @@ def test_autocast_leaves_float64():
     assert o.dtype == torch.float64
 
 
+def test_forward_mode_gradients_are_refused():
+    qkv, cu_seqlens, longest, _ = make()
+    q, k, v = qkv.unbind(1)
+    with pytest.raises(RuntimeError, match="ragged_attention: forward-mode differentiation"):
+        torch.func.jvp(lambda q: ragged_attention(q, k, v, cu_seqlens, longest), (q,), (q,))
+
+
 def test_gradcheck():
     qkv, cu_seqlens, longest, rows = make((3, 0, 2), 1, 2, torch.float64, gathered=True)
     inputs = [x.detach().clone().requires_grad_() for x in qkv.unbind(1)]

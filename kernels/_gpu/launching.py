@@ -8,10 +8,28 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-"""What the attention kernels take."""
+from kernels import _backend, _launch
 
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _HERE = contextlib.nullcontext()
+
+
+def attention_reasons(q: Tensor) -> list[str]:
+    """List why the attention kernels cannot take (..., D) operands such as q; may be empty."""
+    return list(_lasting_reasons(q.device, q.dtype, q.shape[-1], _backend.interprets()))
+
+
+@cache
+def _lasting_reasons(
+    device: torch.device, dtype: torch.dtype, dim: int, interpreted: bool
+) -> tuple[str, ...]:
+    # Whether kernels are interpreted decides what the device is good for.
+    found = _backend.triton_reasons(device)
+    if dtype not in _DTYPES:
+        found.append(f"the dtype is {dtype}, the kernels take float16, bfloat16 and float32")
+    if dim > _launch.MAX_HEAD_DIM:
+        found.append(f"the head dimension is {dim}, the kernels take 1..{_launch.MAX_HEAD_DIM}")
+    return tuple(found)
 
 
 @cache

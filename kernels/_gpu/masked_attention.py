@@ -1,15 +1,15 @@
 """Launches the Triton kernels of masked attention."""
 
 import math
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from kernels import _backend, _launch
+from kernels import _launch
 from kernels._eager.masked_attention import rows_like, unit_stride
-from kernels._gpu.launching import DTYPES, device_of, jit, precision
+from kernels._gpu.launching import attention_reasons, device_of, jit, precision
 from kernels.reference import RATIO_LIMIT
 
 _LOG2_LIMIT = math.log2(RATIO_LIMIT)
@@ -18,23 +18,10 @@ _LOG2_LIMIT = math.log2(RATIO_LIMIT)
 def reasons(q: Tensor, k: Tensor, v: Tensor) -> list[str]:
     """List every reason why these kernels cannot serve a call; empty when they can."""
     _, heads, tokens, dim = q.shape
-    found = list(_lasting_reasons(q.device, q.dtype, dim, _backend.interprets()))
+    found = attention_reasons(q)
     if tokens * max(q.stride(2), k.stride(2), v.stride(2), heads * dim) >= 2**31:
         found.append("one sequence spans 2**31 elements or more")
     return found
-
-
-@cache
-def _lasting_reasons(
-    device: torch.device, dtype: torch.dtype, dim: int, interpreted: bool
-) -> tuple[str, ...]:
-    # Whether kernels are interpreted decides what the device is good for.
-    found = _backend.triton_reasons(device)
-    if dtype not in DTYPES:
-        found.append(f"the dtype is {dtype}, the kernels take float16, bfloat16 and float32")
-    if dim > _launch.MAX_HEAD_DIM:
-        found.append(f"the head dimension is {dim}, the kernels take 1..{_launch.MAX_HEAD_DIM}")
-    return tuple(found)
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float) -> tuple[Tensor, Tensor]:

@@ -9,21 +9,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kernels import _backend, _launch
+from kernels import _launch
 from kernels._eager.masked_attention import unit_stride
 from kernels._gpu.gather import gather_grads
-from kernels._gpu.launching import DTYPES, device_of, jit, precision
+from kernels._gpu.launching import attention_reasons, device_of, jit, precision
 
 
 def reasons(q: Tensor, k: Tensor, v: Tensor) -> list[str]:
     """List every reason why these kernels cannot serve a call; empty when they can."""
-    found = _backend.triton_reasons(q.device)
-    dim = q.shape[2]
-    if q.dtype not in DTYPES:
-        found.append(f"the dtype is {q.dtype}, the kernels take float16, bfloat16 and float32")
-    if dim > _launch.MAX_HEAD_DIM:
-        found.append(f"the head dimension is {dim}, the kernels take 1..{_launch.MAX_HEAD_DIM}")
-    return found
+    return attention_reasons(q)
 
 
 def forward(
