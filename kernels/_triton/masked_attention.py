@@ -24,7 +24,7 @@ from kernels._triton.masked_attention_tiles import load_keep
 LOWEST: tl.constexpr = tl.constexpr(-3.4028234663852886e38)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["heads", "tokens", "blocks"])
 def forward_kernel(
     q_ptr,
     k_ptr,

@@ -12,7 +12,7 @@ from kernels._triton.common import LOG2E, dot, load_rows, row_products, rows_ins
 from kernels._triton.masked_attention_tiles import grad_tile, grad_tile_by_rows, load_keep
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["heads", "tokens"])
 def grad_kernel(
     grad_ptr,
     q_ptr,

@@ -10,7 +10,7 @@ from kernels._triton.common import LOG2E, dot, load_rows, row_products, rows_ins
 from kernels._triton.masked_attention_tiles import grad_tile, load_keep, ratios_and_slopes
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["heads", "tokens", "blocks"])
 def grad_queries_kernel(
     grad_ptr,
     q_ptr,
@@ -166,7 +166,7 @@ def _grad_queries_tile(
     return dq + dot(tl.where(seen, dratios, 0.0).to(k.dtype), k, PRECISION)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["heads", "tokens", "blocks"])
 def grad_keys_kernel(
     grad_ptr,
     q_ptr,
