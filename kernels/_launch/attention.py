@@ -162,16 +162,20 @@ def _grad_keys(p: Problem) -> LaunchConfig:
 def _grad(p: Problem) -> LaunchConfig | None:
     if p.itemsize == 4:
         return None
+    crowded = p.arch in _OPERANDS_IN_REGISTERS or _wide(p)
     if p.tokens <= 64:
         block = 16 if p.tokens <= 16 else 32 if p.tokens <= 32 else 64
-        return LaunchConfig(16, block, _warps(block, p), 1)
+        queries = 16 if crowded or block < 64 else 32
+        return LaunchConfig(queries, block, _warps(block, p), 1)
     if _wide(p):
         return None
     if p.arch in _BEFORE_SM_90:
         return LaunchConfig(16, 128, 8, 1) if p.tokens <= 128 else None
     if p.tokens > ONE_PASS_TOKENS:
         return None
-    return LaunchConfig(16, 64, 4, 1) if p.tokens <= 80 else LaunchConfig(16, 128, 8, 1)
+    if p.tokens <= 80:
+        return LaunchConfig(16, 64, 4, 1)
+    return LaunchConfig(16 if crowded else 32, 128, 8, 1)
 
 
 def _ragged(rule: Rule) -> Rule:
