@@ -99,19 +99,22 @@ def measure(
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print the ratios, the goals, who could not take part, and where the rows went."""
     session = getattr(config, "_benchmarksession", None)
-    pairs = [b for b in session.benchmarks if "ratio" in b.extra_info] if session else []
-    rows = config.stash[ROWS]
-    if not rows and not pairs:
-        return
     origin = config.stash[ORIGIN]
+    rows = config.stash[ROWS]
+    for result in session.benchmarks if session else []:
+        if "ratio" in result.extra_info:
+            median = result.stats.median * 1e3
+            row = records.pair_row(result.extra_info, median, DEVICE.type)
+            rows.append({**row, "origin": origin})
+    if not rows:
+        return
     write = terminalreporter.write_line
     terminalreporter.section("medians of runs that take turns; ratios above 1: ours is faster")
     write(tables.origin_line(origin))
     load, cores = origin["load_average"], os.cpu_count() or 1
     if load is not None and load > cores + 0.5:
         write(f"load average {load:.1f} on {cores} cores: other programs run, expect noise")
-    sections = tables.pairs_of(pairs) + tables.sections(rows) if pairs else tables.sections(rows)
-    for section in sections:
+    for section in tables.sections(rows):
         write("")
         write(section.title)
         for line in tables.text(section):
@@ -121,7 +124,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         write("")
         for line in tables.text(tables.goals_of(outcomes)):
             write(line)
-    if config.option.save and rows:
+    if config.option.save:
         path = Path(config.option.save)
         old = records.load(path) if path.is_file() else []
         records.save(path, records.merge(old, rows))

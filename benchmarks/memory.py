@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +36,7 @@ def peak(function: Callable[[], Any], device: torch.device) -> Peak:
     return Peak(_allocated(function), "torch allocator")
 
 
+@cache
 def can_measure_resident() -> bool:
     """Tell whether this system resets and reports the high-water mark of the resident set."""
     try:

@@ -13,7 +13,8 @@ from benchmarks.roof import Roof
 from reid.engine.provenance import provenance
 
 RESULTS = Path(__file__).parent / "results"
-KEY = ("op", "mode", "dtype", "batch", "heads", "tokens", "dim")
+KEY = ("op", "mode", "dtype", "label")
+ORDER = ("op", "mode", "dtype", "batch", "heads", "tokens", "dim", "label")
 Row = dict[str, Any]
 
 
@@ -53,6 +54,27 @@ def roof_record(roof: Roof) -> dict[str, Any]:
     }
 
 
+def pair_row(info: Row, milliseconds: float, device_type: str) -> Row:
+    """Return the row of two models that `benchmarks.pairs` timed, from its `extra_info`."""
+    return {
+        "op": "model",
+        "mode": "forward",
+        "dtype": "float32",
+        "batch": info["batch"],
+        "heads": 0,
+        "tokens": info["tokens"][0],
+        "dim": 0,
+        "label": info["case"],
+        "device_type": device_type,
+        "status": "pair",
+        "provider": info["function"],
+        "p50_ms": milliseconds,
+        "rival": info["rival"],
+        "rival_ms": info["rival_median"] * 1e3,
+        "ratio": info["ratio"],
+    }
+
+
 def load(path: Path) -> list[Row]:
     """Read the rows of a file, each with its origin under "origin".
 
@@ -85,7 +107,7 @@ def save(path: Path, rows: Iterable[Row]) -> None:
         if row["origin"] not in origins:
             origins.append(row["origin"])
         written.append({**row, "origin": origins.index(row["origin"])})
-    written.sort(key=lambda row: tuple(str(row[name]).zfill(6) for name in KEY))
+    written.sort(key=lambda row: tuple(str(row[name]).zfill(6) for name in ORDER))
     lines = ",\n".join(json.dumps(row, sort_keys=True) for row in written)
     head = json.dumps(origins, indent=1, sort_keys=True)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -58,7 +58,7 @@ def _depth(page: Path, images: Path) -> int:
 
 
 def _roofs(rows: Sequence[Row]) -> list[str]:
-    found = {row["dtype"]: row["roof"] for row in rows}
+    found = {row["dtype"]: row["roof"] for row in rows if "roof" in row}
     body = [
         [
             dtype,

@@ -43,15 +43,17 @@ def text(section: Section) -> list[str]:
 
 
 def sections(rows: Iterable[Row]) -> list[Section]:
-    """Return, for every operator and mode, ours and the best peer; then every peer's ratio."""
+    """Return, for every operator and mode, ours and the best peer, then every peer's ratio;
+    then pairs of models and the peers that were not timed."""
     grouped: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    rows = list(rows)
     for row in rows:
-        grouped[row["op"], row["mode"]].append(row)
+        if row["status"] != "pair":
+            grouped[row["op"], row["mode"]].append(row)
     found = []
     for (op, mode), members in grouped.items():
         found += [_summary(f"{op}, {mode}", members), _against(f"{op}, {mode}", members)]
-    absent = _absent(rows)
-    return [section for section in (*found, absent) if section.body]
+    return [section for section in (*found, pairs_of(rows), _absent(rows)) if section.body]
 
 
 def _lines(rows: Iterable[Row]) -> dict[str, list[Row]]:
@@ -115,7 +117,7 @@ def _against(title: str, rows: list[Row]) -> Section:
 def _absent(rows: Iterable[Row]) -> Section:
     found: dict[tuple[str, str, str, str], set[str]] = defaultdict(set)
     for row in rows:
-        if row["status"] != "ok":
+        if row["status"] in ("wrong", "unavailable"):
             key = (row["op"], row["provider"], row["status"], row["reason"].replace("|", "/"))
             found[key].add(row["mode"])
     body = [
@@ -127,21 +129,21 @@ def _absent(rows: Iterable[Row]) -> Section:
     )
 
 
-def pairs_of(results: Iterable[Any]) -> list[Section]:
-    """Return the table of pairs that `benchmarks.pairs` timed."""
+def pairs_of(rows: Iterable[Row]) -> Section:
+    """Return the table of pairs of models."""
     body = [
         [
-            info["case"],
-            info["rival"],
-            f"{info['rival_median'] * 1e3:.1f}",
-            info["function"],
-            f"{result.stats.median * 1e3:.1f}",
-            f"{info['ratio']:.2f}",
+            row["label"],
+            row["rival"],
+            number(row["rival_ms"]),
+            row["provider"],
+            number(row["p50_ms"]),
+            f"{row['ratio']:.2f}",
         ]
-        for result in results
-        for info in [result.extra_info]
+        for row in rows
+        if row["status"] == "pair"
     ]
-    return [Section("models", ["case", "rival", "ms", "measured", "ms", "ratio"], body, (0, 1, 3))]
+    return Section("models", ["case", "rival", "ms", "measured", "ms", "ratio"], body, (0, 1, 3))
 
 
 def goals_of(outcomes: Iterable[Outcome]) -> Section:

@@ -46,6 +46,7 @@ def compare(
             lambda: dense(images),
             case=f"{build.__name__} {size[0]}x{size[1]}, keep {keep}, batch {batch}",
             names=("pruned", "dense timm"),
+            batch=batch,
             tokens=[dense.patch_embed.num_patches, *pruned.keep_counts],
         )
 

@@ -111,6 +111,7 @@ def test_the_second_command_writes_tables_and_plots(run: dict[str, Any], tmp_pat
     assert text.endswith("after\n")
     assert "### masked_attention, step: ours and the best peer" in text
     assert "xformers is not installed" in text
+    assert "| deit_small 64x32, keep 0.5, batch 1 | dense timm |" in text
     images = sorted((tmp_path / "images").glob("*.png"))
     assert images
     for image in images:
