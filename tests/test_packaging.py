@@ -59,6 +59,8 @@ def test_the_wheel_holds_packages_recipes_and_weights_only(wheel: Path) -> None:
     }
     for needed in (
         "kernels/py.typed",
+        "kernels/_cpu/src/attention.h",
+        "kernels/_cpu/src/binding.cpp",
         "sparse_vit/py.typed",
         "reid/py.typed",
         "reid/recipes/demo.yaml",
