@@ -10,8 +10,9 @@ Row = Mapping[str, Any]
 # Okabe and Ito's palette, told apart without colour vision; every line has its own marker as well.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-PANEL = (5.6, 3.9)
+PANEL = (5.6, 4.2)
 PEERS_SHOWN = 5
+OF = {"dense_attention": "a", "ragged_attention": "the longest"}
 TITLES = {"dense_attention": "sequences of one length", "ragged_attention": "ragged sequences"}
 
 
@@ -34,16 +35,21 @@ def forward(rows: Sequence[Row], path: Path) -> bool:
     figure, axes = plt.subplots(
         height, columns, figsize=(PANEL[0] * columns, PANEL[1] * height), squeeze=False
     )
+    styles = {"ours": (COLOURS[0], MARKERS[0])}
     for axis, (op, dtype) in zip(axes.flat, panels, strict=False):
-        _rates(axis, [r for r in kept if (r["op"], r["dtype"]) == (op, dtype)])
+        _rates(axis, [r for r in kept if (r["op"], r["dtype"]) == (op, dtype)], styles)
         axis.set_title(f"{TITLES[op]}, {dtype}")
+        axis.set_xlabel(f"tokens of {OF[op]} sequence")
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     _finish(figure, plt, path)
     return True
 
 
-def _rates(axis: Any, rows: Sequence[Row]) -> None:
+def _rates(axis: Any, rows: Sequence[Row], styles: dict[str, tuple[str, str]]) -> None:
+    """Draw one panel; a provider keeps the colour and marker of the panel it came up in first."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
     by_provider: dict[str, dict[int, float]] = defaultdict(dict)
     roof: dict[int, float] = {}
     for row in rows:
@@ -54,7 +60,10 @@ def _rates(axis: Any, rows: Sequence[Row]) -> None:
         roof[row["tokens"]] = limit
     peers = sorted((n for n in by_provider if n != "ours"), key=lambda n: -_mean(by_provider[n]))
     names = ["ours"] * ("ours" in by_provider) + peers[:PEERS_SHOWN]
-    for name, colour, marker in zip(names, COLOURS, MARKERS, strict=False):
+    for name in names:
+        taken = {styles[other] for other in names if other in styles}
+        free = (style for style in zip(COLOURS, MARKERS, strict=True) if style not in taken)
+        colour, marker = styles.setdefault(name, next(free))
         points = sorted(by_provider[name].items())
         axis.plot(
             *zip(*points, strict=True),
@@ -65,11 +74,13 @@ def _rates(axis: Any, rows: Sequence[Row]) -> None:
         )
     axis.plot(*zip(*sorted(roof.items()), strict=True), color="0.4", linestyle="--", label="roof")
     axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_minor_locator(NullLocator())
+    axis.yaxis.set_major_formatter("{x:g}")
     axis.set_xticks(sorted(roof))
-    axis.set_xlabel("tokens per sequence")
     axis.set_ylabel("useful GFLOP/s")
-    axis.grid(True, which="both", color="0.9")
-    axis.legend(fontsize=7)
+    axis.grid(True, color="0.9")
+    axis.legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False)
 
 
 def step(rows: Sequence[Row], path: Path) -> bool:
