@@ -45,8 +45,9 @@ def ragged_attention(
 
     Nothing is read back from the device: `max_seqlen` bounds the launch and sequences end where
     `cu_seqlens` says, so that a captured CUDA graph serves any lengths up to the bound. When
-    `cu_seqlens[-1]` is less than T, the tokens beyond are neither read nor written: their output is
-    undefined, and their gradient is zero. A NaN in one sequence reaches no other.
+    `cu_seqlens[-1]` is less than T, the tokens beyond are neither read nor written: their gradient
+    is zero and their output undefined, NaN perhaps, so drop it before anything that mixes tokens. A
+    NaN in one sequence reaches no other.
 
     Softmax and sums are float32 whatever the inputs (float64 for float64). Under autocast q, k and
     v are cast to the autocast dtype unless they are float64, as torch does for its own attention.
@@ -59,7 +60,8 @@ def ragged_attention(
         cu_seqlens: (B + 1,) int32 on the device of q: sequence b owns the tokens
             `cu_seqlens[b] .. cu_seqlens[b + 1] - 1`. Starts at 0, never falls, ends at T or before;
             sequences may be empty.
-        max_seqlen: Number of tokens that no sequence exceeds. Tokens beyond it are not attended to.
+        max_seqlen: Number of tokens that no sequence exceeds; the output of one that does is
+            undefined.
         rows: (T,) int64 or int32 in [0, R), on the device of q: token t reads row `rows[t]` of q, k
             and v, as `TokenSelection.indices` gives them. The gradients of a row that several
             tokens read add up.

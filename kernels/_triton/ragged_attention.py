@@ -12,7 +12,7 @@ from kernels._triton.common import LN2, LOG2E, dot, load_rows, store_rows
 from kernels._triton.ragged_attention_tiles import first_row, locate, rows_read, whole_blocks
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["heads", "tokens", "blocks"])
 def forward_kernel(
     q_ptr,
     k_ptr,

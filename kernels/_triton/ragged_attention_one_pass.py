@@ -20,7 +20,7 @@ from kernels._triton.ragged_attention_tiles import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["images", "heads", "tokens"])
 def grad_kernel(
     grad_ptr,
     q_ptr,

@@ -19,7 +19,7 @@ from kernels._triton.ragged_attention_tiles import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["images", "heads", "tokens", "blocks"])
 def grad_queries_kernel(
     grad_ptr,
     q_ptr,
@@ -166,7 +166,7 @@ def _grad_queries_tile(
     return dq + dot(dscores.to(k.dtype), k, PRECISION)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["images", "heads", "tokens", "blocks"])
 def grad_keys_kernel(
     grad_ptr,
     q_ptr,
