@@ -147,19 +147,20 @@ class Forward {
         keys(0),
         sign(item.sequences.scale < 0.0f ? -1.0f : 1.0f),
         factor(sign * item.sequences.scale * log2_of_e) {
-    for (std::int64_t token = 0; token < item.length; ++token) {
+    for (std::int64_t token = 0; item.sequences.keep != nullptr && token < item.length; ++token) {
       scratch.tokens[keys] = static_cast<std::int32_t>(token);
       keys += item.kept(token);
     }
+    if (item.sequences.keep == nullptr) keys = item.length;
     any_dropped = keys < item.length;
-    pack_rows(scratch.values, item, x.v, scratch.tokens, keys);
+    pack_kept(scratch.values, x.v);
     if (!any_dropped && item.sequences.rows == nullptr && item.sequences.type == Type::float32 &&
         width == dim && sign > 0.0f) {
       key_rows = static_cast<const float*>(item.source(x.k, 0));
       key_stride = x.k.token;
       return;
     }
-    pack_rows(scratch.keys, item, x.k, scratch.tokens, keys);
+    pack_kept(scratch.keys, x.k);
     if (sign < 0.0f) {
       for (std::int64_t i = 0; i < keys * width; ++i) scratch.keys[i] = -scratch.keys[i];
     }
@@ -215,6 +216,11 @@ class Forward {
     }
   };
 
+  void pack_kept(float* packed, const Operand& x) {
+    if (any_dropped) return pack_rows(packed, item, x, scratch.tokens, keys);
+    pack_rows(packed, item, x, keys, [](std::int64_t i) { return i; });
+  }
+
   void attend(Prefetch& prefetch) {
     stride = (vectors + (singles > 0)) * lanes;
     std::fill_n(scratch.peak, tile_width, -INFINITY);
@@ -250,10 +256,9 @@ class Forward {
 
   // One query, with its scores in a row; a dot product has an element of q and k in a lane.
   void weigh_single(std::int64_t i) {
-    const auto token = static_cast<std::int32_t>(begin + i);
     const std::int64_t end = round_up(keys);
     float *query = scratch.queries, *row = scratch.row;
-    pack_rows(query, item, x.q, &token, 1);
+    pack_rows(query, item, x.q, 1, [token = begin + i](std::int64_t) { return token; });
     for (std::int64_t key = 0; key < keys; key += lanes) {
       Vector dots[lanes];
 #pragma GCC unroll 16

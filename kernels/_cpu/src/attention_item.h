@@ -32,9 +32,15 @@ struct Item {
   // Bytes of an element of q, k, v and the output.
   std::int64_t size() const { return sequences.type == Type::float32 ? 4 : 2; }
 
-  const void* source(const Operand& x, std::int64_t token) const {
-    return static_cast<const char*>(x.data) + size() * offset(x, row(token));
+  // Where the row of a token of q, k or v begins.
+  auto sources(const Operand& x) const {
+    const char* base = static_cast<const char*>(x.data) + size() * offset(x, 0);
+    return [this, base, stride = size() * x.token](std::int64_t token) {
+      return static_cast<const void*>(base + row(token) * stride);
+    };
   }
+
+  const void* source(const Operand& x, std::int64_t token) const { return sources(x)(token); }
 
   void* target(const Operand& x, std::int64_t token) const {
     return static_cast<char*>(x.data) + size() * offset(x, start + token);
@@ -60,13 +66,16 @@ SPARSE_VIT_INLINE void for_type(Type type, Function function) {
   }
 }
 
-// Copies the rows of `count` tokens as floats, round_up(dim) apart, zeros at the end of each.
-inline void pack_rows(float* packed, const Item& item, const Operand& x,
-                      const std::int32_t* tokens, std::int64_t count) {
+// Copies the rows of token(0) .. token(count - 1) as floats, round_up(dim) apart, zeros at the end
+// of each.
+template <typename Token>
+inline void pack_rows(float* packed, const Item& item, const Operand& x, std::int64_t count,
+                      Token token) {
   const std::int64_t dim = item.sequences.dim, whole = dim / lanes * lanes;
+  const auto sources = item.sources(x);
   for_type(item.sequences.type, [&](auto type) {
     for (std::int64_t i = 0; i < count; ++i) {
-      const void* source = item.source(x, tokens[i]);
+      const void* source = sources(token(i));
       for (std::int64_t d = 0; d < whole; d += lanes, packed += lanes) {
         store(packed, load_as(type, source, d, lanes));
       }
@@ -77,17 +86,23 @@ inline void pack_rows(float* packed, const Item& item, const Operand& x,
   });
 }
 
+inline void pack_rows(float* packed, const Item& item, const Operand& x,
+                      const std::int32_t* tokens, std::int64_t count) {
+  pack_rows(packed, item, x, count, [tokens](std::int64_t i) { return tokens[i]; });
+}
+
 // Packs tokens by columns: packed[d * round_up(count) + i] is element d of token(i), and 0 where
 // i >= count. Writes round_up(dim) rows.
 template <typename Token>
 inline void pack_columns(float* packed, const Item& item, const Operand& x, std::int64_t count,
                          Token token) {
   const std::int64_t dim = item.sequences.dim, stride = round_up(count);
+  const auto source = item.sources(x);
   for_type(item.sequences.type, [&](auto type) {
     for (std::int64_t i = 0; i < count; i += lanes) {
       const void* sources[lanes];
       for (std::int64_t j = 0; j < lanes; ++j) {
-        sources[j] = i + j < count ? item.source(x, token(i + j)) : nullptr;
+        sources[j] = i + j < count ? source(token(i + j)) : nullptr;
       }
       std::int64_t d = 0;
       if constexpr (type() == Type::float32) {
