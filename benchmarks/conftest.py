@@ -38,8 +38,7 @@ def extent(config: pytest.Config) -> str:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Note revision and load before anything runs."""
-    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    config.stash[ORIGIN] = records.origin(shlex.join(words))
+    config.stash[ORIGIN] = records.origin(shlex.join(["python", "-m", "pytest", *sys.argv[1:]]))
     config.stash[ROWS] = []
 
 

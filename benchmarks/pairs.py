@@ -10,7 +10,7 @@ import torch
 from benchmarks.timing import elapsed, wait
 
 WARMUP = 2
-SECONDS = 6.0
+SECONDS = 4.0
 """Budget of a case; the number of rounds follows from it."""
 FEWEST, MOST = 5, 51
 
