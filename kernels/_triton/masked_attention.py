@@ -124,19 +124,20 @@ def _attend(
             *(end, tokens, scale_log2, HEAD_DIM, BLOCK_D, TAIL_N, False, PRECISION),
         )
 
-    alone = mask_m & (keep_m == 0)
-    q = load_rows(q_ptr, offs_m, stride_qn, alone, HEAD_DIM, BLOCK_D)  # [BLOCK_M, BLOCK_D]
-    k = load_rows(k_ptr, offs_m, stride_kn, alone, HEAD_DIM, BLOCK_D)  # [BLOCK_M, BLOCK_D]
-    v = load_rows(v_ptr, offs_m, stride_vn, alone, HEAD_DIM, BLOCK_D)  # [BLOCK_M, BLOCK_D]
-    own = tl.where(keep_m, float("-inf"), row_products(q, k) * scale_log2)  # [BLOCK_M]
-    new_peak = tl.maximum(peak, own)
-    shrink = tl.exp2(peak - new_peak)
-    own = tl.exp2(own - new_peak)
-    total = total * shrink + own
-    acc = acc * (shrink / total)[:, None] + v.to(tl.float32) * (own / total)[:, None]
-
-    store_rows(o_ptr, acc, offs_m, stride_on, mask_m, HEAD_DIM, BLOCK_D)
-    tl.store(lse_ptr + offs_m, (new_peak + tl.log2(total)) * LN2, mask=mask_m)
+    alone = mask_m & (keep_m == 0)  # [BLOCK_M]
+    if tl.max(alone.to(tl.int32), axis=0) > 0:
+        own_q = load_rows(q_ptr, offs_m, stride_qn, alone, HEAD_DIM, BLOCK_D)  # [BLOCK_M, BLOCK_D]
+        own_k = load_rows(k_ptr, offs_m, stride_kn, alone, HEAD_DIM, BLOCK_D)  # [BLOCK_M, BLOCK_D]
+        own_v = load_rows(v_ptr, offs_m, stride_vn, alone, HEAD_DIM, BLOCK_D)  # [BLOCK_M, BLOCK_D]
+        own = tl.where(keep_m, float("-inf"), row_products(own_q, own_k) * scale_log2)  # [BLOCK_M]
+        new_peak = tl.maximum(peak, own)
+        shrink = tl.exp2(peak - new_peak)
+        own = tl.exp2(own - new_peak)
+        total = total * shrink + own
+        acc = acc * shrink[:, None] + own_v.to(tl.float32) * own[:, None]
+        peak = new_peak
+    store_rows(o_ptr, acc / total[:, None], offs_m, stride_on, mask_m, HEAD_DIM, BLOCK_D)
+    tl.store(lse_ptr + offs_m, (peak + tl.log2(total)) * LN2, mask=mask_m)
 
 
 @triton.jit
