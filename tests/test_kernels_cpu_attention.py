@@ -2,7 +2,9 @@
 
 import itertools
 import math
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ LENGTHS = (1, 2, 15, 16, 17, 33, 45, 63, 64, 65, 97, 128, 129, 197, 257, 600)
 DIMS = (1, 8, 16, 32, 48, 64, 80, 96, 128)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 EPS = torch.finfo(torch.float32).eps
+HAS_PAIRS = "avx512_bf16" in Path("/proc/cpuinfo").read_text()
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -25,11 +28,15 @@ def _extension() -> None:
     build.load()
 
 
-@pytest.fixture(params=["avx512", "avx2", "generic"])
+@pytest.fixture(params=["avx512", "avx512 pairs", "avx2", "generic"])
 def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("SPARSE_VIT_CPU_ISA", request.param)
+    name, *pairs = request.param.split()
+    monkeypatch.setenv("SPARSE_VIT_CPU_ISA", name)
+    monkeypatch.setenv("SPARSE_VIT_CPU_PAIRS", "1" if pairs else "0")
+    if pairs and not HAS_PAIRS:
+        pytest.skip("this processor does not multiply pairs of bfloat16")
     try:
-        assert build.load().isa() == request.param
+        assert build.load().isa() == name
     except RuntimeError as error:
         if "lacks it" not in str(error):
             raise
@@ -53,16 +60,21 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def make(batch, heads, tokens, dim, dtype=torch.float32, spread=1.0):
+def usual() -> torch.dtype:
+    """Return the dtype of tests that do not care."""
+    return torch.bfloat16 if os.environ.get("SPARSE_VIT_CPU_PAIRS") == "1" else torch.float32
+
+
+def make(batch, heads, tokens, dim, dtype=None, spread=1.0):
     """Return q, k, v as views of a packed qkv, and a mask of both kinds."""
-    qkv = torch.randn(batch, tokens, 3, heads, dim).mul_(spread).to(dtype)
+    qkv = torch.randn(batch, tokens, 3, heads, dim).mul_(spread).to(dtype or usual())
     keep = torch.rand(batch, tokens) > 0.4
     keep[:, 0] = True
     return qkv.permute(2, 0, 3, 1, 4), keep
 
 
-def packed(tokens, heads, dim, dtype=torch.float32):
-    return torch.randn(tokens, 3, heads, dim).to(dtype).unbind(1)
+def packed(tokens, heads, dim, dtype=None):
+    return torch.randn(tokens, 3, heads, dim).to(dtype or usual()).unbind(1)
 
 
 def offsets(lengths):
@@ -196,9 +208,9 @@ def test_strides_make_no_difference(isa, layout, dtype):
         if layout == "contiguous":
             q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
         elif layout == "wide":
-            around = torch.full((3, 2, 3, 38, dim + 9), math.nan, dtype=dtype)
-            around[:, :, :, :37, 4:-5] = torch.stack([q, k, v])
-            q, k, v = around[:, :, :, :37, 4:-5]
+            around = torch.full((3, 2, 3, 38, dim + 10), math.nan, dtype=dtype)
+            around[:, :, :, :37, 4:-6] = torch.stack([q, k, v])
+            q, k, v = around[:, :, :, :37, 4:-6]
         elif layout == "columns":
             q, k, v = (x.transpose(-2, -1).contiguous().transpose(-2, -1) for x in (q, k, v))
         strided = masked.forward(q, k, v, keep, 0.3)
@@ -227,7 +239,7 @@ def test_all_dropped_leaves_every_token_to_itself(isa, dtype):
     for tokens in (1, 3, 20, 35, 66):
         (q, k, v), keep = make(2, 2, tokens, 48, dtype)
         o, lse = masked.forward(q, k, v, torch.zeros_like(keep), 0.3)
-        assert (o - v).abs().max() <= 2 * EPS * v.abs().max()
+        assert (o - v).abs().max() <= 2 * EPS * v.abs().max()  # half precision: equal
         own = 0.3 * (q.double() * k.double()).sum(-1)
         assert (lse - own).abs().max() <= 8 * EPS * max(1.0, float(own.abs().max()))
 
@@ -318,7 +330,7 @@ def test_ragged_lengths_cut_differently(isa):
         exact = reference.ragged_attention(
             q.double(), k.double(), v.double(), offsets(lengths), scale=0.3
         )
-        assert (o - exact).abs().max() <= 64 * EPS
+        assert (o - exact).abs().max() <= 64 * EPS + 4 * torch.finfo(o.dtype).eps
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -354,6 +366,26 @@ def test_large_batches_fetched_ahead(isa):
             alone = masked.forward(q[one], k[one], v[one], mask[one], 0.2)
             assert torch.equal(o[one], alone[0])
             assert torch.equal(lse[one], alone[1])
+
+
+@pytest.mark.skipif(not HAS_PAIRS, reason="this processor does not multiply pairs of bfloat16")
+def test_pairs_are_multiplied_where_they_can_be(monkeypatch):
+    def both(q, k, v):
+        results = []
+        for wanted in "01":
+            monkeypatch.setenv("SPARSE_VIT_CPU_PAIRS", wanted)
+            results.append(masked.forward(q, k, v, torch.ones(1, 33, dtype=torch.bool), 0.2)[0])
+        return results
+
+    monkeypatch.setenv("SPARSE_VIT_CPU_ISA", "avx512")
+    (q, k, v), _ = make(1, 2, 33, 32, torch.bfloat16)
+    assert not torch.equal(*both(q, k, v))
+    assert torch.equal(*both(q[..., :31], k[..., :31], v[..., :31]))
+    odd = torch.randn(1, 2, 33, 33).bfloat16()[..., :32]
+    assert torch.equal(*both(odd, k, v))
+    assert torch.equal(*both(q, odd, v))
+    assert not torch.equal(*both(q, k, odd))
+    assert torch.equal(*both(q.half(), k.half(), v.half()))
 
 
 def test_public_functions_serve_by_default_and_without_gradient():

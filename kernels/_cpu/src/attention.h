@@ -13,8 +13,8 @@ struct Operand {
   std::int64_t image, head, token;  // strides in elements
 };
 
-// Either `images` sequences of `tokens` rows each, or, with cu_seqlens, packed sequences: sequence b
-// owns tokens cu_seqlens[b] .. cu_seqlens[b + 1], whose image stride is zero.
+// Either `images` sequences of `tokens` rows each, or, with cu_seqlens, packed sequences: sequence
+// b owns tokens cu_seqlens[b] .. cu_seqlens[b + 1], whose image stride is zero.
 struct Sequences {
   const std::int32_t* cu_seqlens;  // (images + 1), or null
   const void* rows;                // row of q, k and v that a packed token reads, or null
@@ -25,8 +25,8 @@ struct Sequences {
   float scale;
 };
 
-// out = softmax(scale q k^T) v and, where lse.data is not null, the float32 log of the softmax's sum
-// for every row. The strides of out and lse count packed tokens, not the rows that they gather.
+// out = softmax(scale q k^T) v and, where lse.data is not null, the float32 log of the softmax's
+// sum for every row. The strides of out and lse count packed tokens, not the rows that they gather.
 void attention_forward(const Sequences& sequences, const Operand& q, const Operand& k,
                        const Operand& v, const Operand& out, const Operand& lse);
 

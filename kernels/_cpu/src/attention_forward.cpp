@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
+#include <string>
 
 #include "attention_kernels.h"
 #include "scratch.h"
@@ -15,7 +17,30 @@ constexpr double flops_of_a_thread = 1e6;
 // Below this, what fetching ahead saves does not pay for its instructions.
 constexpr std::int64_t cached_bytes = 8 << 20;
 
-const ForwardKernel& kernel() {
+// Whether rows can be read as rows of pairs.
+bool in_pairs(const Sequences& sequences, const Operand& q, const Operand& k) {
+  const std::int64_t odd = sequences.dim | q.image | q.head | q.token | k.image | k.head | k.token;
+  return sequences.type == Type::bfloat16 && odd % 2 == 0;
+}
+
+#if defined(__x86_64__)
+// Whether a product of bfloat16 pairs takes less time than two of floats, packing included: on
+// processors that do both at one rate, not on those (Sapphire Rapids: a quarter) that do not. The
+// environment variable SPARSE_VIT_CPU_PAIRS, 0 or 1, decides otherwise where there is a choice.
+bool multiplies_pairs() {
+  if (isa() != Isa::avx512 || !__builtin_cpu_supports("avx512bf16")) return false;
+  const char* wanted = std::getenv("SPARSE_VIT_CPU_PAIRS");
+  if (wanted != nullptr) return std::string(wanted) == "1";
+  static const bool faster =
+      avx512_pairs::forward_kernel.probe() < 1.5 * avx512::forward_kernel.probe();
+  return faster;
+}
+#endif
+
+const ForwardKernel& kernel(bool pairs) {
+#if defined(__x86_64__)
+  if (pairs && multiplies_pairs()) return avx512_pairs::forward_kernel;
+#endif
   switch (isa()) {
 #if defined(__x86_64__)
     case Isa::avx512:
@@ -50,7 +75,7 @@ void attention_forward(const Sequences& sequences, const Operand& q, const Opera
   const std::int64_t heads = sequences.heads, items = sequences.images * heads;
   const std::int64_t length = measure(sequences, flops);
   if (items == 0 || length == 0) return;
-  const ForwardKernel& kernel = sparse_vit::kernel();
+  const ForwardKernel& kernel = sparse_vit::kernel(in_pairs(sequences, q, k));
   const ForwardOperands operands{q, k, v, out, lse};
   const std::int64_t tiles = kernel.tiles(length);
   const std::int64_t threads = std::min<std::int64_t>(

@@ -3,138 +3,14 @@
 // Scores are held with queries along the lanes, `S^T = K Q^T`, so that maximum, exponential and sum
 // run down the columns without a horizontal step and `O = P V` reads `P^T` as it lies. Keys and
 // values of dropped tokens are left out of the packed copies: exact, and less work.
+//
+// With pairs (see simd.h) a lane of a product's operand holds two bfloat16 neighbours: of a row of
+// q and k, which are then packed as rows of half as many floats, or of a column of P^T and V.
 #pragma once
 
-#include "attention_item.h"
-#include "attention_kernels.h"
-#include "functions.h"
-#include "product.h"
+#include "attention_forward_parts.h"
 
 namespace sparse_vit::SPARSE_VIT_ISA {
-
-// Queries of a tile: its scores against some two hundred keys fit the first-level cache.
-constexpr std::int64_t tile_queries = 48;
-constexpr std::int64_t most_singles = lanes / 4;
-constexpr std::int64_t tile_width = tile_queries + lanes;
-constexpr float log2_of_e = 1.44269504f, ln_2 = 0.693147181f;
-
-// How the queries of a sequence are cut into tiles of whole vectors. Too few queries at the end to
-// fill a vector at a profit are `singles`, which the last tile takes one by one. A function of the
-// length alone, so that results do not depend on how tiles are spread over threads.
-struct Tiles {
-  std::int64_t length, singles, vectors, count;
-
-  explicit Tiles(std::int64_t length)
-      : length(length),
-        singles(length % lanes <= most_singles ? length % lanes : 0),
-        vectors((length - singles + lanes - 1) / lanes),
-        count(std::max<std::int64_t>((vectors * lanes + tile_queries - 1) / tile_queries,
-                                     length > 0)) {}
-
-  // Vectors before a tile.
-  std::int64_t before(std::int64_t tile) const { return vectors * tile / count; }
-};
-
-struct ForwardScratch {
-  float *keys, *values, *queries, *scores, *row;
-  std::int32_t* tokens;
-  // Per query of a tile: the logit of a dropped token with itself and its weight, the largest
-  // logit times the factor, the sum of the weights, and one over it.
-  alignas(64) float own[tile_width], weight[tile_width], peak[tile_width], total[tile_width],
-      inverse[tile_width];
-
-  // Floats of memory that a sequence of `length` tokens takes.
-  static std::int64_t size(std::int64_t length, std::int64_t dim) {
-    const std::int64_t width = round_up(dim), keys = round_up(length);
-    return (2 * keys + tile_width) * width + (tile_width + 2) * keys;
-  }
-
-  ForwardScratch(float* memory, std::int64_t length, std::int64_t dim) {
-    const std::int64_t width = round_up(dim), size = round_up(length);
-    keys = memory;
-    values = keys + size * width;
-    queries = values + size * width;
-    scores = queries + tile_width * width;
-    row = scores + tile_width * size;
-    tokens = reinterpret_cast<std::int32_t*>(row + size);
-  }
-};
-
-// Fetches, a few rows at every step, what the next unit reads and where this tile writes.
-struct Prefetch {
-  const ForwardOperands& x;
-  const Item *now, *next;  // next may be null: then nothing is fetched
-  std::int64_t reads = 0, reads_per_step = 0;
-  std::int64_t writes = 0, writes_end = 0, writes_per_step = 0;
-
-  SPARSE_VIT_INLINE void step() {
-    if (next == nullptr) return;
-    const std::int64_t bytes = now->sequences.dim * now->size();
-    for (const auto end = std::min(writes + writes_per_step, writes_end); writes < end; ++writes) {
-      const auto* row = static_cast<const char*>(now->target(x.out, writes));
-      for (std::int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at, 1, 3);
-    }
-    for (const auto end = std::min(reads + reads_per_step, next->length); reads < end; ++reads) {
-      for (const Operand* operand : {&x.k, &x.v, &x.q}) {
-        const auto* row = static_cast<const char*>(next->source(*operand, reads));
-        for (std::int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at, 0, 2);
-      }
-    }
-  }
-};
-
-// Stores scores and keeps the maximum of every column.
-struct ScoresOutput {
-  float *scores, *peak;
-  std::int64_t stride;
-  Prefetch& prefetch;
-
-  template <int Rows, int Vectors>
-  SPARSE_VIT_INLINE void operator()(std::int64_t row, std::int64_t vector,
-                                    const Sums<Rows, Vectors>& sums) {
-    float *place = scores + row * stride + vector * lanes, *tops = peak + vector * lanes;
-    Vector top[Vectors];
-#pragma GCC unroll 4
-    for (int j = 0; j < Vectors; ++j) top[j] = load(tops + j * lanes);
-#pragma GCC unroll 16
-    for (int i = 0; i < Rows; ++i, place += stride) {
-#pragma GCC unroll 4
-      for (int j = 0; j < Vectors; ++j) {
-        store(place + j * lanes, sums[i][j]);
-        top[j] = max(top[j], sums[i][j]);
-      }
-      keep_in_register(place);
-    }
-#pragma GCC unroll 4
-    for (int j = 0; j < Vectors; ++j) store(tops + j * lanes, top[j]);
-    prefetch.step();
-  }
-};
-
-// Turns scores (keys, Vectors * lanes) into exp2(factor * score - shift) and returns column sums.
-template <int Vectors>
-void exponentials(float* scores, std::int64_t stride, std::int64_t keys, Vector factor,
-                  const float* shift, float* total) {
-  Vector minus[Vectors], sums[Vectors];
-#pragma GCC unroll 4
-  for (int j = 0; j < Vectors; ++j) {
-    minus[j] = sub(broadcast(0.0f), load(shift + j * lanes));
-    sums[j] = broadcast(0.0f);
-  }
-  for (std::int64_t key = 0; key < keys; ++key, scores += stride) {
-    Vector x[Vectors], weight[Vectors];
-#pragma GCC unroll 4
-    for (int j = 0; j < Vectors; ++j) x[j] = fma(load(scores + j * lanes), factor, minus[j]);
-    powers_of_two(x, weight);
-#pragma GCC unroll 4
-    for (int j = 0; j < Vectors; ++j) {
-      store(scores + j * lanes, weight[j]);
-      sums[j] = add(sums[j], weight[j]);
-    }
-  }
-#pragma GCC unroll 4
-  for (int j = 0; j < Vectors; ++j) store(total + j * lanes, sums[j]);
-}
 
 class Forward {
  public:
@@ -142,8 +18,12 @@ class Forward {
       : x(x),
         item(item),
         scratch(memory, item.length, item.sequences.dim),
+        in_lanes(item),
+        q(in_lanes.operand(x.q)),
+        k(in_lanes.operand(x.k)),
         dim(item.sequences.dim),
         width(round_up(dim)),
+        depth(in_lanes.sequences.dim),
         keys(0),
         sign(item.sequences.scale < 0.0f ? -1.0f : 1.0f),
         factor(sign * item.sequences.scale * log2_of_e) {
@@ -153,19 +33,21 @@ class Forward {
     }
     if (item.sequences.keep == nullptr) keys = item.length;
     any_dropped = keys < item.length;
-    pack_kept(scratch.values, x.v);
-    if (!any_dropped && item.sequences.rows == nullptr && item.sequences.type == Type::float32 &&
-        width == dim && sign > 0.0f) {
-      key_rows = static_cast<const float*>(item.source(x.k, 0));
-      key_stride = x.k.token;
+    pack_values();
+    const Item& source = in_lanes.item;
+    key_stride = round_up(depth);
+    if (!any_dropped && item.sequences.rows == nullptr &&
+        source.sequences.type == Type::float32 && key_stride == depth && sign > 0.0f) {
+      key_rows = static_cast<const float*>(source.source(k, 0));
+      key_stride = k.token;
       return;
     }
-    pack_kept(scratch.keys, x.k);
-    if (sign < 0.0f) {
-      for (std::int64_t i = 0; i < keys * width; ++i) scratch.keys[i] = -scratch.keys[i];
-    }
+    pack_rows(scratch.keys, source, k, keys, [this](std::int64_t i) { return kept_token(i); });
     key_rows = scratch.keys;
-    key_stride = width;
+    if (sign > 0.0f) return;
+    for (std::int64_t i = 0; i < keys * key_stride; ++i) {
+      scratch.keys[i] = negated(scratch.keys[i]);
+    }
   }
 
   void run(const ForwardUnit& unit, const Item* next) {
@@ -216,25 +98,44 @@ class Forward {
     }
   };
 
-  void pack_kept(float* packed, const Operand& x) {
-    if (any_dropped) return pack_rows(packed, item, x, scratch.tokens, keys);
-    pack_rows(packed, item, x, keys, [](std::int64_t i) { return i; });
+  std::int64_t kept_token(std::int64_t i) const { return any_dropped ? scratch.tokens[i] : i; }
+
+  void pack_values() {
+    if constexpr (per_lane == 1) {
+      return pack_rows(scratch.values, item, x.v, keys,
+                       [this](std::int64_t i) { return kept_token(i); });
+    }
+#if defined(SPARSE_VIT_PAIRS)
+    const auto source = item.sources(x.v);
+    for (std::int64_t i = 0; i < keys; i += 2) {
+      const void* first = source(kept_token(i));
+      const void* second = i + 1 < keys ? source(kept_token(i + 1)) : nullptr;
+      float* row = scratch.values + i / 2 * width;
+      for (std::int64_t d = 0; d < dim; d += lanes) {
+        const Vector low = load_as(Type::bfloat16, first, d, dim - d);
+        const Vector high = second == nullptr ? broadcast(0.0f)
+                                              : load_as(Type::bfloat16, second, d, dim - d);
+        store(row + d, joined(low, high));
+      }
+    }
+#endif
   }
 
   void attend(Prefetch& prefetch) {
     stride = (vectors + (singles > 0)) * lanes;
     std::fill_n(scratch.peak, tile_width, -INFINITY);
     if (any_dropped) own_scores();
-    pack_columns(scratch.queries, item, x.q, count - singles,
+    pack_columns(scratch.queries, in_lanes.item, q, count - singles,
                  [this](std::int64_t i) { return begin + i; });
     ScoresOutput scores{scratch.scores, scratch.peak, stride, prefetch};
-    product({key_rows, key_stride, 1}, scratch.queries, vectors * lanes, keys, vectors, dim,
+    product({key_rows, key_stride, 1}, scratch.queries, vectors * lanes, keys, vectors, depth,
             scores);
     weigh_vectors();
     for (std::int64_t i = count - singles; i < count; ++i) weigh_single(i);
     invert_sums();
     ValuesOutput values{*this};
-    product({scratch.scores, 1, stride}, scratch.values, width, count, width / lanes, keys, values);
+    product({scratch.scores, 1, stride}, scratch.values, width, count, width / lanes,
+            (keys + per_lane - 1) / per_lane, values);
   }
 
   void weigh_vectors() {
@@ -258,15 +159,17 @@ class Forward {
   void weigh_single(std::int64_t i) {
     const std::int64_t end = round_up(keys);
     float *query = scratch.queries, *row = scratch.row;
-    pack_rows(query, item, x.q, 1, [token = begin + i](std::int64_t) { return token; });
+    pack_rows(query, in_lanes.item, q, 1, [token = begin + i](std::int64_t) { return token; });
     for (std::int64_t key = 0; key < keys; key += lanes) {
       Vector dots[lanes];
 #pragma GCC unroll 16
-      for (int j = 0; j < lanes; ++j) dots[j] = mul(load(query), load(key_row(key + j)));
-      for (std::int64_t d = lanes; d < dim; d += lanes) {
+      for (int j = 0; j < lanes; ++j) dots[j] = broadcast(0.0f);
+      for (std::int64_t d = 0; d < depth; d += lanes) {
         const Vector part = load(query + d);
 #pragma GCC unroll 16
-        for (int j = 0; j < lanes; ++j) dots[j] = fma(part, load(key_row(key + j) + d), dots[j]);
+        for (int j = 0; j < lanes; ++j) {
+          dots[j] = multiply_add(part, load(key_row(key + j) + d), dots[j]);
+        }
       }
       store(row + key, sums_of(dots));
     }
@@ -280,10 +183,13 @@ class Forward {
       sum = add(sum, key + lanes <= keys ? load(row + key) : load(row + key, keys - key));
     }
     scratch.total[i] = sparse_vit::SPARSE_VIT_ISA::sum(sum);
-    for (std::int64_t key = 0; key < keys; ++key) scratch.scores[key * stride + i] = row[key];
+    if (keys % per_lane != 0) row[keys] = 0.0f;
+    for (std::int64_t key = 0; key < keys; key += per_lane) {
+      scratch.scores[key / per_lane * stride + i] = in_a_lane(row + key);
+    }
   }
 
-  // Adds the weight of a dropped token to its own sum, inverts the sums and stores their logarithms.
+  // Adds the weight of a dropped token to its own sum, inverts sums and stores their logarithms.
   void invert_sums() {
     for (std::int64_t i = 0; i < stride; i += lanes) {
       const Vector shift = load(scratch.peak + i);
@@ -347,7 +253,9 @@ class Forward {
   const ForwardOperands& x;
   const Item& item;
   ForwardScratch scratch;
-  std::int64_t dim, width, keys;
+  InLanes in_lanes;
+  Operand q, k;  // as rows of `depth` lanes
+  std::int64_t dim, width, depth, keys;
   const float* key_rows;  // of the kept tokens, where they lie if they can be read as they are
   std::int64_t key_stride;
   float sign, factor;  // scale = sign * factor * ln 2
@@ -366,10 +274,26 @@ inline void forward_unit(const Sequences& sequences, const ForwardOperands& x,
   forward.run(unit, &after);
 }
 
+inline double probe() {
+  using Clock = std::chrono::steady_clock;
+  constexpr int rows = 48, depth = 64, vectors = 2, columns = vectors * lanes;
+  alignas(64) float a[rows * depth] = {}, b[depth * columns] = {}, c[rows * columns];
+  double best = 1.0;
+  for (int round = 0; round < 8; ++round) {
+    const auto start = Clock::now();
+    for (int i = 0; i < 8; ++i) {
+      product(c, columns, {a, depth, 1}, b, columns, rows, vectors, depth);
+    }
+    best = std::min(best, std::chrono::duration<double>(Clock::now() - start).count());
+  }
+  return best;
+}
+
 const ForwardKernel forward_kernel{
     [](std::int64_t length) { return Tiles(length).count; },
     ForwardScratch::size,
     forward_unit,
+    probe,
 };
 
 }  // namespace sparse_vit::SPARSE_VIT_ISA

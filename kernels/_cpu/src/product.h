@@ -76,7 +76,7 @@ __attribute__((noinline)) void tile(Left a, const float* b, std::int64_t b_row, 
     for (int i = 0; i < Rows; ++i) {
       const Vector left = broadcast(pointers[i / 3][i % 3 * a.row]);
 #pragma GCC unroll 4
-      for (int j = 0; j < Vectors; ++j) sums[i][j] = fma(left, right[j], sums[i][j]);
+      for (int j = 0; j < Vectors; ++j) sums[i][j] = multiply_add(left, right[j], sums[i][j]);
     }
 #pragma GCC unroll 6
     for (int i = 0; i < (Rows + 2) / 3; ++i) pointers[i] += a.depth;

@@ -1,4 +1,4 @@
-// A vector of floats and what the kernels do with it, for the instruction set of the including file.
+// A vector of floats and what kernels do with it, for the instruction set of the including file.
 #pragma once
 
 #include "attention.h"
@@ -94,7 +94,8 @@ SPARSE_VIT_INLINE Vector sums_of(const Vector (&x)[16]) {
   Vector a[8], b[4];
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i) {
-    a[i] = add(_mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]), _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]));
+    const Vector low = _mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]);
+    a[i] = add(low, _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]));
   }
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
@@ -102,8 +103,10 @@ SPARSE_VIT_INLINE Vector sums_of(const Vector (&x)[16]) {
     b[i] = add(_mm512_castpd_ps(_mm512_unpacklo_pd(low, high)),
                _mm512_castpd_ps(_mm512_unpackhi_pd(low, high)));
   }
-  const Vector c = add(_mm512_shuffle_f32x4(b[0], b[1], 0x88), _mm512_shuffle_f32x4(b[0], b[1], 0xdd));
-  const Vector d = add(_mm512_shuffle_f32x4(b[2], b[3], 0x88), _mm512_shuffle_f32x4(b[2], b[3], 0xdd));
+  const Vector c =
+      add(_mm512_shuffle_f32x4(b[0], b[1], 0x88), _mm512_shuffle_f32x4(b[0], b[1], 0xdd));
+  const Vector d =
+      add(_mm512_shuffle_f32x4(b[2], b[3], 0x88), _mm512_shuffle_f32x4(b[2], b[3], 0xdd));
   return add(_mm512_shuffle_f32x4(c, d, 0x88), _mm512_shuffle_f32x4(c, d, 0xdd));
 }
 
@@ -377,7 +380,8 @@ SPARSE_VIT_INLINE float float16_to_float(std::uint16_t half) {
   return float_of(sign | bits_of(float_of(magnitude << 13) * 0x1p112f));
 }
 SPARSE_VIT_INLINE std::uint16_t float_to_float16(float x) {
-  const std::uint32_t bits = bits_of(x), sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
+  const std::uint32_t bits = bits_of(x), sign = bits >> 16 & 0x8000u;
+  const std::uint32_t magnitude = bits & 0x7fffffffu;
   std::uint32_t half;
   if (magnitude > 0x7f800000u) {
     half = 0x7e00u | (magnitude >> 13 & 0x3ffu);
@@ -399,7 +403,8 @@ SPARSE_VIT_INLINE Vector load_float16(const std::uint16_t* p, std::int64_t count
 SPARSE_VIT_INLINE void store_bfloat16(std::uint16_t* p, Vector x, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) {
     const std::uint32_t bits = bits_of(x[i]);
-    const std::uint32_t rounded = x[i] == x[i] ? bits + 0x7fffu + (bits >> 16 & 1u) : bits | 0x400000u;
+    const bool nan = x[i] != x[i];
+    const std::uint32_t rounded = nan ? bits | 0x400000u : bits + 0x7fffu + (bits >> 16 & 1u);
     p[i] = static_cast<std::uint16_t>(rounded >> 16);
   }
 }
@@ -425,6 +430,24 @@ SPARSE_VIT_INLINE void transpose(float* out, std::int64_t stride, const float* c
   store_transposed(out, stride, x);
 }
 
+#endif
+
+// What a product does with a lane of each operand: multiplies two floats, or, with pairs, two pairs
+// of bfloat16, and adds to c.
+#if defined(SPARSE_VIT_PAIRS)
+constexpr int per_lane = 2;
+SPARSE_VIT_INLINE Vector multiply_add(Vector a, Vector b, Vector c) {
+  return _mm512_dpbf16_ps(c, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+}
+// Pairs of two vectors' elements, rounded to bfloat16; not for NaN.
+SPARSE_VIT_INLINE Vector joined(Vector low, Vector high) {
+  return _mm512_castsi512_ps(_mm512_or_si512(
+      _mm512_cvtepu16_epi32(to_bfloat16(low)),
+      _mm512_slli_epi32(_mm512_cvtepu16_epi32(to_bfloat16(high)), 16)));
+}
+#else
+constexpr int per_lane = 1;
+SPARSE_VIT_INLINE Vector multiply_add(Vector a, Vector b, Vector c) { return fma(a, b, c); }
 #endif
 
 // Element `offset` onwards of a row of any type, as floats; zeros beyond `count`.

@@ -1,6 +1,7 @@
-// From here to the end of the file, functions are compiled for AVX-512. Standard headers come first:
-// what they define inline must stay callable on every processor.
+// From here to the end of the file, functions are compiled for AVX-512. Standard headers come
+// first: what they define inline must stay callable on every processor.
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -15,7 +16,8 @@
     __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), \
     apply_to = function)
 #else
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,prefer-vector-width=512")
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+#pragma GCC target("prefer-vector-width=512")
 #endif
 #define SPARSE_VIT_AVX512 1
 #define SPARSE_VIT_ISA avx512

@@ -1,5 +1,6 @@
 // Functions are compiled for whatever the compiler takes as its base, four floats at a time.
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <cstring>

@@ -1,0 +1,7 @@
+#include "attention_kernels.h"
+#if defined(__x86_64__)
+#include "target_avx512_pairs.h"
+
+#include "attention_forward_kernel.h"
+
+#endif

@@ -1,0 +1,24 @@
+// From here to the end of the file, functions are compiled for AVX-512 and its products of bfloat16
+// pairs. Standard headers come first: what they define inline must stay callable everywhere.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+#include <utility>
+
+#include <immintrin.h>
+
+#if defined(__clang__)
+#pragma clang attribute push( \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c"))), \
+    apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")
+#pragma GCC target("prefer-vector-width=512")
+#endif
+#define SPARSE_VIT_AVX512 1
+#define SPARSE_VIT_PAIRS 1
+#define SPARSE_VIT_ISA avx512_pairs
