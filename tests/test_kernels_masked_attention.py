@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import masked_attention, reference
+from kernels import _launch, masked_attention, reference
 from kernels._eager import masked_attention as _eager
+from kernels._launch import LaunchConfig
 
 IMPLEMENTATIONS = ("reference", "triton")
 NAMES = ("o", "dq", "dk", "dv", "dkeep")
@@ -268,10 +269,12 @@ def test_output_is_laid_out_for_the_projection(impl):
 
 
 @pytest.mark.parametrize("impl", IMPLEMENTATIONS)
-def test_runs_are_bitwise_equal(impl):
-    inputs, grad = make(2, 2, 33, 32)
-    first, second = (run(masked_attention, inputs, grad, impl=impl) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+def test_ten_runs_are_bitwise_equal(impl):
+    inputs, grad = make(2, 2, 21, 16)
+    first = run(masked_attention, inputs, grad, impl=impl)
+    for _ in range(9):
+        again = run(masked_attention, inputs, grad, impl=impl)
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
 @pytest.mark.parametrize("impl", IMPLEMENTATIONS)
@@ -294,7 +297,9 @@ def test_empty(impl, empty):
     assert keep.grad.shape == keep.shape
 
 
-def test_offsets_beyond_32_bits():
+@pytest.mark.parametrize("one_pass", [True, False], ids=["one pass", "two passes"])
+def test_offsets_beyond_32_bits(one_pass):
+    held = LaunchConfig(16, 16, 1, 1) if one_pass else None
     # Three images 2**30 elements apart in memory that is reserved but otherwise never touched.
     far = 2**30
     base = torch.empty(2 * far + 1024, dtype=torch.float16)
@@ -302,7 +307,8 @@ def test_offsets_beyond_32_bits():
     q.copy_(torch.randn(3, 1, 3, 16))
     keep = torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
     grad = torch.randn(3, 1, 3, 16).half()
-    distant = run(masked_attention, (q, q, q, keep), grad, impl="triton")
     near = q.clone(memory_format=torch.contiguous_format)
-    close = run(masked_attention, (near, near, near, keep), grad, impl="triton")
+    with _launch.override({"masked_attention_one_pass.grad_kernel": held}):
+        distant = run(masked_attention, (q, q, q, keep), grad, impl="triton")
+        close = run(masked_attention, (near, near, near, keep), grad, impl="triton")
     assert all(torch.equal(a, b) for a, b in zip(distant, close, strict=True))

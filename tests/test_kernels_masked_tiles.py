@@ -64,8 +64,9 @@ def _poisoned(monkeypatch) -> None:
         monkeypatch.setattr(torch, name, poison(getattr(torch, name)))
 
 
-def make(tokens, dim=16, dtype=torch.float32, batch=2, heads=2):
+def make(tokens, dim=16, dtype=torch.float32, batch=2, heads=None):
     """Return q, k, v as views of a packed qkv, a keep mask with both values, and a gradient."""
+    heads = heads or (2 if tokens < 50 else 1)
     qkv = torch.randn(batch, tokens, 3, heads, dim).to(dtype)
     keep = (torch.rand(batch, tokens) > 0.4).float()
     # The first and the last token are dropped in one image and kept in the other.
