@@ -173,7 +173,6 @@ class Forward {
       }
       store(row + key, sums_of(dots));
     }
-    std::fill(row + keys, row + end, keys > 0 ? row[keys - 1] : 0.0f);
     Vector top = broadcast(scratch.peak[i]), sum = broadcast(0.0f);
     for (std::int64_t key = 0; key < end; key += lanes) top = max(top, load(row + key));
     scratch.peak[i] = largest(top) * factor;
@@ -211,6 +210,7 @@ class Forward {
     }
   }
 
+  // The last one again beyond the end.
   const float* key_row(std::int64_t key) const {
     return key_rows + std::min(key, keys - 1) * key_stride;
   }
