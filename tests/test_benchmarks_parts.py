@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import check, cost, goals, memory, problems, records, report, shapes, tables
-from benchmarks.peers import PEERS
+from benchmarks.peers import PEERS, base
 from benchmarks.peers.base import Bound, Peer
 from benchmarks.roof import Roof
 from kernels import reference
@@ -175,6 +176,31 @@ def test_the_gate_lets_right_peers_through_and_stops_wrong_ones(case: shapes.Cas
         assert verdict.status == "wrong", right.name
         assert verdict.bound is None
         assert verdict.reason
+
+
+def test_peers_of_the_compiler_are_right_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    found = {}
+    for case in CASES:
+        # of a shape that no other test compiles: the peers keep what they compiled
+        case = replace(case, slow_peers=True, tokens=7)
+        inputs = problems.make(case, CPU)
+        for peer in PEERS[case.op]:
+            if case.mode in (peer.modes or (case.mode,)) and peer.reasons is not base.none:
+                verdict = check.admit(peer, case, inputs, CPU)
+                found[case.op, case.mode, peer.name] = verdict.status, verdict.reason
+    for op, mode, name in (
+        ("masked_attention", "forward", "compiled policy softmax"),
+        ("masked_attention", "backward", "compiled policy softmax"),
+        ("masked_attention", "step", "compiled policy softmax"),
+        ("masked_attention", "forward", "FlexAttention, captured mask"),
+        ("ragged_attention", "forward", "FlexAttention, documents"),
+        ("dense_attention", "forward", "FlexAttention, documents"),
+        ("gather", "gather_norm", "compiled index_select and LayerNorm"),
+    ):
+        assert found[op, mode, name] == ("ok", ""), (op, mode, name)
+    missing = found["masked_attention", "step", "FlexAttention, captured mask"]
+    assert missing == ("unavailable", "torch has no backward of FlexAttention on a CPU")
 
 
 def test_a_peer_that_raises_is_unavailable_and_ours_is_an_error() -> None:

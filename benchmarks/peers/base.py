@@ -20,7 +20,8 @@ class Bound(NamedTuple):
     named: Callable[[Any], dict[str, Tensor]]
 
 
-def _always(case: Case, device: torch.device) -> list[str]:
+def none(case: Case, device: torch.device) -> list[str]:
+    """Give no reason not to take part."""
     return []
 
 
@@ -45,7 +46,7 @@ class Peer:
     bind: Callable[[Any, Case], Bound]
     tags: frozenset[str] = frozenset()
     modes: tuple[str, ...] = ()
-    reasons: Callable[[Case, torch.device], list[str]] = _always
+    reasons: Callable[[Case, torch.device], list[str]] = none
     context: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     definition: str = "exact"
     kept_only: bool = False

@@ -42,8 +42,10 @@ def _compiled_policy(case: Case) -> Any:
 
 
 def _bind_compiled(inputs: Masked, case: Case) -> Bound:
+    from torch._functorch import config
+
     # A graph kept for several backwards must not give its buffers away.
-    torch._functorch.config.donated_buffer = False
+    config.donated_buffer = False
     return _of_all(_compiled_policy(case))(inputs, case)
 
 
