@@ -200,17 +200,18 @@ def test_a_nan_stays_in_its_sequence_and_its_head(isa):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", ["contiguous", "packed", "wide", "columns", "expanded"])
 def test_strides_make_no_difference(isa, layout, dtype):
-    for dim in (5, 32):
-        (q, k, v), keep = make(2, 3, 37, dim, dtype)
+    for dim, all_kept in itertools.product((5, 20, 32), (False, True)):
+        (q, k, v), keep = make(2, 3, 33, dim, dtype)
+        keep |= all_kept
         if layout == "expanded":
             k, v = k[:, :1].expand(-1, 3, -1, -1), v[:1].expand(2, -1, -1, -1)
         plain = masked.forward(*(x.contiguous() for x in (q, k, v)), keep, 0.3)
         if layout == "contiguous":
             q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
         elif layout == "wide":
-            around = torch.full((3, 2, 3, 38, dim + 10), math.nan, dtype=dtype)
-            around[:, :, :, :37, 4:-6] = torch.stack([q, k, v])
-            q, k, v = around[:, :, :, :37, 4:-6]
+            around = torch.full((3, 2, 3, 34, dim + 10), math.nan, dtype=dtype)
+            around[:, :, :, :33, 4:-6] = torch.stack([q, k, v])
+            q, k, v = around[:, :, :, :33, 4:-6]
         elif layout == "columns":
             q, k, v = (x.transpose(-2, -1).contiguous().transpose(-2, -1) for x in (q, k, v))
         strided = masked.forward(q, k, v, keep, 0.3)
