@@ -58,8 +58,12 @@ void attention_backward(const Sequences& sequences, const Gradients& gradients, 
   std::atomic<std::int64_t> next{0};
   at::parallel_for(0, workers, 1, [&](std::int64_t, std::int64_t) {
     float* memory = scratch(kernel.scratch(length, sequences.dim));
-    for (std::int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < items;) {
-      kernel.run(sequences, gradients, item / heads, item % heads,
+    const auto take = [&] { return next.fetch_add(1, std::memory_order_relaxed); };
+    const auto unit = [&](std::int64_t item) { return BackwardUnit{item / heads, item % heads}; };
+    for (std::int64_t item = take(), after; item < items; item = after) {
+      after = take();
+      const BackwardUnit now = unit(item), then = unit(after);
+      kernel.run(sequences, gradients, now, after < items ? &then : nullptr,
                  dkeep == nullptr ? nullptr : columns.data() + item * tokens, memory);
     }
   });

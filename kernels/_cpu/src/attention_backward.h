@@ -15,12 +15,17 @@ struct Gradients {
 // order: the same bits whatever the number of threads.
 void attention_backward(const Sequences& sequences, const Gradients& gradients, float* dkeep);
 
+// One head of one sequence.
+struct BackwardUnit {
+  std::int64_t image, head;
+};
+
 // What every instruction set provides.
 struct BackwardKernel {
   std::int64_t (*scratch)(std::int64_t length, std::int64_t dim);  // in floats
-  // One head of one sequence; columns, null or (tokens), is its part of dkeep.
-  void (*run)(const Sequences&, const Gradients&, std::int64_t image, std::int64_t head,
-              float* columns, float* scratch);
+  // columns, null or (tokens), is the unit's part of dkeep; next, or null, is what to fetch ahead.
+  void (*run)(const Sequences&, const Gradients&, const BackwardUnit& unit,
+              const BackwardUnit* next, float* columns, float* scratch);
 };
 
 namespace avx512 {

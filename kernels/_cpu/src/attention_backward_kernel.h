@@ -66,17 +66,62 @@ struct BackwardScratch {
   }
 };
 
+// Fetches a row at every step of what the next head reads and of where this one writes.
+struct BackwardFetch {
+  const Gradients& g;
+  const Item& now;
+  const Item* next;  // or null
+  std::int64_t reads = 0, writes = 0;
+
+  SPARSE_VIT_INLINE void step() {
+    if (next == nullptr) return;
+    if (writes < now.length) {
+      for (const Operand* x : {&g.dq, &g.dk, &g.dv}) fetch<1>(now.target(*x, writes));
+      ++writes;
+    }
+    if (reads < next->length) {
+      for (const Operand* x : {&g.k, &g.v, &g.q}) fetch<0>(next->source(*x, reads));
+      for (const Operand* x : {&g.grad, &g.out}) fetch<0>(next->target(*x, reads));
+      ++reads;
+    }
+  }
+
+ private:
+  template <int Write>
+  SPARSE_VIT_INLINE void fetch(const void* row) {
+    const std::int64_t bytes = now.sequences.dim * now.size();
+    for (std::int64_t at = 0; at < bytes; at += 64) {
+      __builtin_prefetch(static_cast<const char*>(row) + at, Write, 2);
+    }
+  }
+};
+
+// Stores a product tile by tile and fetches meanwhile.
+struct FetchingStore {
+  Store store;
+  BackwardFetch& fetch;
+
+  template <int Rows, int Vectors>
+  SPARSE_VIT_INLINE void operator()(std::int64_t row, std::int64_t vector,
+                                    const Sums<Rows, Vectors>& sums) {
+    store(row, vector, sums);
+    fetch.step();
+  }
+};
+
 struct Backward {
   const Gradients& g;
   Item item;
+  BackwardFetch fetch;
   BackwardScratch scratch;
   std::int64_t width, stride, kept;
   float scale;
 
   Backward(const Sequences& sequences, const Gradients& g, std::int64_t image, std::int64_t head,
-           float* memory)
+           const Item* next, float* memory)
       : g(g),
         item(sequences, image, head),
+        fetch{g, item, next},
         scratch(memory, item.length, sequences.dim),
         width(round_up(sequences.dim)),
         stride(round_up(item.length)),
@@ -101,7 +146,12 @@ struct Backward {
       const std::int64_t rows = std::min(height, item.length - first);
       weigh(first, rows);
       if (columns != nullptr) add_up(first, rows);
-      multiply(first, rows);
+      const std::int64_t vectors = width / lanes;
+      multiply(scratch.dv, {scratch.ratios, 1, stride}, scratch.grads, kept, vectors, rows,
+               first > 0);
+      multiply(scratch.dk, {scratch.scores, 1, stride}, scratch.queries, kept, vectors, rows,
+               first > 0);
+      multiply(scratch.dq, {scratch.scores, stride, 1}, scratch.keys, rows, vectors, kept, false);
       for (std::int64_t i = 0; i < rows; ++i) finish(first, i);
     }
     for (std::int64_t j = 0; j < kept; ++j) {
@@ -118,10 +168,11 @@ struct Backward {
     const std::int64_t dim = item.sequences.dim;
     pack_rows(scratch.queries, item, g.q, scratch.tokens + first, rows);
     for (std::int64_t i = 0; i < rows; ++i) load_grad(first, i);
-    product(scratch.ratios, stride, {scratch.queries, width, 1}, scratch.keys_by_column, stride,
-            rows, stride / lanes, dim);
-    product(scratch.scores, stride, {scratch.grads, width, 1}, scratch.values_by_column, stride,
-            rows, stride / lanes, dim);
+    const std::int64_t vectors = stride / lanes;
+    multiply(scratch.ratios, {scratch.queries, width, 1}, scratch.keys_by_column, rows, vectors,
+             dim, false);
+    multiply(scratch.scores, {scratch.grads, width, 1}, scratch.values_by_column, rows, vectors,
+             dim, false);
     for (std::int64_t i = 0; i < rows; ++i) {
       float *ratios = scratch.ratios + i * stride, *scores = scratch.scores + i * stride;
       exponentials(ratios, *item.statistic(g.lse, scratch.tokens[first + i]));
@@ -183,14 +234,11 @@ struct Backward {
     }
   }
 
-  void multiply(std::int64_t first, std::int64_t rows) {
-    const std::int64_t vectors = width / lanes;
-    product(scratch.dv, width, {scratch.ratios, 1, stride}, scratch.grads, width, kept, vectors,
-            rows, first > 0);
-    product(scratch.dk, width, {scratch.scores, 1, stride}, scratch.queries, width, kept, vectors,
-            rows, first > 0);
-    product(scratch.dq, width, {scratch.scores, stride, 1}, scratch.keys, width, rows, vectors,
-            kept);
+  // c (rows, vectors) = a (rows, depth) b (depth, vectors), added to c if accumulate.
+  void multiply(float* c, Left a, const float* b, std::int64_t rows, std::int64_t vectors,
+                std::int64_t depth, bool accumulate) {
+    FetchingStore output{{c, vectors * lanes, accumulate}, fetch};
+    product(a, b, vectors * lanes, rows, vectors, depth, output);
   }
 
   void finish(std::int64_t first, std::int64_t i) {
@@ -237,9 +285,13 @@ struct Backward {
 
 const BackwardKernel backward_kernel{
     BackwardScratch::size,
-    [](const Sequences& sequences, const Gradients& gradients, std::int64_t image,
-       std::int64_t head, float* columns, float* memory) {
-      Backward(sequences, gradients, image, head, memory).run(columns);
+    [](const Sequences& sequences, const Gradients& gradients, const BackwardUnit& unit,
+       const BackwardUnit* next, float* columns, float* memory) {
+      const BackwardUnit& coming = next == nullptr ? unit : *next;
+      const Item following(sequences, coming.image, coming.head);
+      Backward(sequences, gradients, unit.image, unit.head, next == nullptr ? nullptr : &following,
+               memory)
+          .run(columns);
     },
 };
 
