@@ -42,6 +42,7 @@ ONE_PASS_CUTS = {
     "tails of both, one token": (65, 32, 64),
     "tail of 32 keys": (81, 32, 64),
     "fewer queries than a block": (40, 64, 32),
+    "fewer keys than half a block": (13, 32, 32),
 }
 
 

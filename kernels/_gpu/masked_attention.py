@@ -75,7 +75,7 @@ def backward(
             jit("masked_attention_one_pass").grad_kernel[(sequences,)](
                 *(grad, q, k, v, kept, o, lse, dq, dk, dv, dkeep),
                 *(*strides, heads, tokens, scale, _LOG2_LIMIT),
-                **_plan(config, tokens, dim, dots).constants,
+                **_held(_plan(config, tokens, dim, dots).constants, tokens),
             )
         else:
             passes = jit("masked_attention_two_pass")
@@ -118,6 +118,11 @@ def _plan(config: _launch.LaunchConfig, tokens: int, dim: int, dots: str) -> _Pl
         "enable_fp_fusion": True,
     }
     return _Plan(-(-tokens // config.block_m), -(-tokens // config.block_n), constants)
+
+
+def _held(constants: dict[str, Any], tokens: int) -> dict[str, Any]:
+    # The tail follows a whole block; a sequence within the block has none.
+    return constants if tokens > constants["BLOCK_N"] else {**constants, "TAIL_N": 0}
 
 
 def _check_held(config: _launch.LaunchConfig, tokens: int) -> None:
