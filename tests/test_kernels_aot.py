@@ -59,10 +59,9 @@ def test_tiles_of_129_tokens_and_64_channels_reach_the_warpgroup_instructions(na
 
 
 def test_a_kernel_that_spills_is_reported():
-    problem = catalog.Problem(145, 128, 2, "sm_90")
-    name = "masked_attention_two_pass.grad_keys_kernel"
-    config = catalog.LaunchConfig(64, 64, 1, 1)
-    unit = catalog.unit_of(name, problem, config, "bf16")
+    problem = catalog.Problem(64, 128, 2, "sm_90")
+    name = "masked_attention.forward_kernel"
+    unit = catalog.unit_of(name, problem, catalog.LaunchConfig(64, 64, 1, 1), "bf16")
     resources = aot.measure(unit)
     assert resources.spilled > 0
     assert any("local memory" in fault for fault in aot.faults(unit, resources))

@@ -288,6 +288,22 @@ def test_launchers_follow_an_override(recorders):
     assert len(recorders[attention.RAGGED_GRAD].launches) == 1
 
 
+@pytest.mark.parametrize("tokens", [3, 17, 40])
+def test_a_wide_block_holds_a_short_sequence(tokens):
+    from kernels._eager import masked_attention as eager
+    from kernels._gpu import masked_attention
+
+    q, k, v, grad = torch.randn(4, 2, tokens, 2, 16).transpose(2, 3)
+    keep = torch.rand(2, tokens) < 0.5
+    o, lse = eager.forward(q, k, v, keep, 0.25)
+    arguments = grad, q, k, v, keep, o, lse, 0.25
+    expected = eager.backward(*arguments)
+    with _launch.override({attention.MASKED_GRAD: _launch.LaunchConfig(16, 128, 4, 1)}):
+        found = masked_attention.backward(*arguments)
+    for x, right in zip(found, expected, strict=True):
+        torch.testing.assert_close(x, right)
+
+
 def test_the_catalog_gives_every_constant_of_every_kernel():
     for entry in catalog.entries("sm_90"):
         unit = entry.unit

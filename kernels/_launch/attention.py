@@ -132,8 +132,12 @@ def _forward(p: Problem) -> LaunchConfig:
     if p.tokens > 64 and _wide(p) and p.arch in _BEFORE_SM_90:
         return LaunchConfig(64, 16, 4, 2)
     # Up to 48 tokens two blocks of 32, or one and a tail of 16, waste less than one of 64.
-    block = 16 if p.tokens <= 16 else 32 if p.tokens <= 48 else 64
+    block = _short(p, 32 if p.tokens <= 48 else 64)
     return LaunchConfig(block, block, _warps(block, p), 1 if block < 64 else 2)
+
+
+def _short(p: Problem, block: int) -> int:
+    return 16 if p.tokens <= 16 and not _wide(p) else block
 
 
 def _warps(rows: int, p: Problem) -> int:
@@ -164,7 +168,7 @@ def _grad(p: Problem) -> LaunchConfig | None:
         return None
     crowded = p.arch in _OPERANDS_IN_REGISTERS or _wide(p)
     if p.tokens <= 64:
-        block = 16 if p.tokens <= 16 else 32 if p.tokens <= 32 else 64
+        block = _short(p, 32 if p.tokens <= 32 else 64)
         queries = 16 if crowded or block < 64 else 32
         return LaunchConfig(queries, block, _warps(block, p), 1)
     if _wide(p):

@@ -3,7 +3,8 @@
 A configuration serves many problems, which differ in constants besides: head dimension, tails,
 flags. It is compiled once, with the constants that add up to most: the widest head dimension, the
 largest tails and every flag set take the most registers and shared memory. The kernels that
-multiply no matrices are compiled once for each number of warps, with the largest tile.
+multiply no matrices are compiled once for each number of warps and value of a constant besides
+tiles, with the largest tile.
 """
 
 from collections.abc import Callable, Iterator
@@ -51,7 +52,10 @@ def entries(arch: str, kernel: str = "") -> list[Entry]:
             config = shipped(name, problem)[0]
             if config is None:
                 continue
-            tile = () if name.startswith(_ROW_MODULES) else (config.block_m, config.block_n)
+            tile: tuple[Any, ...] = config.block_m, config.block_n
+            if name.startswith(_ROW_MODULES):
+                constants = CONSTANTS[name](problem, config).items()
+                tile = tuple(value for key, value in constants if not key.startswith("BLOCK"))
             key = name, dtype, config.num_warps, config.num_stages, *tile
             if key in found and found[key][0][0] > problem.head_dim:
                 continue
@@ -106,6 +110,10 @@ def _masked(p: Problem, c: LaunchConfig) -> Constants:
     return _attention(p, c) | tails
 
 
+def _masked_one_pass(p: Problem, c: LaunchConfig) -> Constants:
+    return _masked(p, c) | ({"TAIL_N": 0} if p.tokens <= c.block_n else {})
+
+
 def _ragged(p: Problem, c: LaunchConfig) -> Constants:
     tails = {
         "TAIL_M": c.tail if c.tail < c.block_m else 0,
@@ -130,7 +138,7 @@ def _select(p: Problem, c: LaunchConfig) -> Constants:
 
 CONSTANTS: dict[str, Callable[[Problem, LaunchConfig], Constants]] = {
     attention.MASKED_FORWARD: _masked,
-    attention.MASKED_GRAD: _masked,
+    attention.MASKED_GRAD: _masked_one_pass,
     attention.MASKED_GRAD_QUERIES: _masked,
     attention.MASKED_GRAD_KEYS: _masked,
     attention.RAGGED_FORWARD: lambda p, c: _ragged(p, c) | {"ONE_TILE": p.tokens <= c.block_n},

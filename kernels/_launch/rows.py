@@ -58,7 +58,7 @@ def select_constants(tokens: int, itemsize: int, is_half: bool, prefix: int) -> 
 
 def _select(p: Problem) -> LaunchConfig:
     block = max(16, power_of_two(p.tokens))
-    return LaunchConfig(max(1, 2048 // block), block, 4 if block <= 512 else 8, 1)
+    return LaunchConfig(max(1, 2048 // block), block, 4 if block <= 256 else 8, 1)
 
 
 def _count(p: Problem) -> LaunchConfig:
