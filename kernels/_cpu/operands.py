@@ -22,12 +22,14 @@ def attention_reasons(q: Tensor) -> list[str]:
 
 def images(x: Tensor) -> Numbers:
     """Return data, and the strides of image, head and token, of (B, H, N, D) or (B, H, N)."""
-    return x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)
+    image, head, token, *_ = x.stride()
+    return x.data_ptr(), image, head, token
 
 
 def tokens(x: Tensor) -> Numbers:
     """Return data, and the strides of image (none), head and token, of (T, H, D) or (T, H)."""
-    return x.data_ptr(), 0, x.stride(1), x.stride(0)
+    token, head, *_ = x.stride()
+    return x.data_ptr(), 0, head, token
 
 
 def flat(operands: Iterable[Numbers]) -> list[int]:

@@ -18,7 +18,7 @@ def _sequences(
     q: Tensor, cu_seqlens: Tensor, rows: Tensor | None, scale: float
 ) -> tuple[int | float, ...]:
     gathered = (0, 0) if rows is None else (rows.data_ptr(), int(rows.dtype == torch.int64))
-    batch, heads, dim = len(cu_seqlens) - 1, q.shape[1], q.shape[2]
+    batch, (_, heads, dim) = cu_seqlens.shape[0] - 1, q.shape
     return cu_seqlens.data_ptr(), *gathered, 0, batch, heads, 0, dim, TYPES[q.dtype], scale
 
 
@@ -47,12 +47,19 @@ def forward(
     """
     q, k, v = unit_stride(q), unit_stride(k), unit_stride(v)
     cu_seqlens = cu_seqlens.contiguous()
-    rows = None if rows is None else rows.contiguous()
-    count = len(q if rows is None else rows)
-    o = q.new_empty(count, *q.shape[1:])
-    lse = q.new_empty(q.shape[1], count, dtype=torch.float32)
+    count, heads, dim = q.shape
+    if rows is not None:
+        rows = rows.contiguous()
+        count = rows.shape[0]
+    o = q.new_empty((count, heads, dim))
+    lse = q.new_empty((heads, count), dtype=torch.float32)
     build.load().attention_forward(
-        *_sequences(q, cu_seqlens, rows, scale), *flat(map(tokens, (q, k, v, o, lse.t())))
+        *_sequences(q, cu_seqlens, rows, scale),
+        *tokens(q),
+        *tokens(k),
+        *tokens(v),
+        *(o.data_ptr(), 0, dim, heads * dim),
+        *(lse.data_ptr(), 0, count, 1),
     )
     return o, lse
 
