@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from kernels import masked_attention, ragged_attention, reference
 from kernels._cpu import build, operands
