@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from kernels import _backend
 from kernels._cpu import gather as _cpu
 from kernels._eager import gather as _eager
 from kernels._eager.masked_attention import accumulator
 from kernels._gpu import gather as _gpu
-from kernels._library import is_plain, register, register_gradient
+from kernels._library import is_plain, refuse_forward_gradients, register, register_gradient
 
 _MODULES: dict[str, ModuleType] = {"reference": _eager, "triton": _gpu, "cpu": _cpu}
 
@@ -35,9 +36,10 @@ def gather_rows(x: Tensor, indices: Tensor, *, impl: str | None = None) -> Tenso
         RuntimeError: The implementation asked for cannot serve the call; all reasons are listed.
     """
     _check("gather_rows", "x", x, indices)
-    if _at_once(x, indices):
-        return _gather(x, indices, impl)
-    return _gather_op(x, indices, impl)
+    if not is_plain(x, indices):
+        refuse_forward_gradients("gather_rows", x)
+        return _gather_op(x, indices, impl)
+    return _GatherRows.apply(x, indices, impl) if _recorded(x) else _gather(x, indices, impl)
 
 
 def gather_layer_norm(
@@ -84,8 +86,14 @@ def gather_layer_norm(
             raise ValueError(
                 f"gather_layer_norm: {name} is on {affine.device} but x is on {x.device}"
             )
-    run = _norm if _at_once(x, indices, weight, bias) else _norm_op
-    rows, normed, _, _ = run(x, indices, weight, bias, eps, impl)
+    given = [p for p in (x, weight, bias) if p is not None]
+    if not is_plain(indices, *given):
+        refuse_forward_gradients("gather_layer_norm", *given)
+        rows, normed, _, _ = _norm_op(x, indices, weight, bias, eps, impl)
+    elif _recorded(*given):
+        rows, normed = _GatherLayerNorm.apply(x, indices, weight, bias, eps, impl)
+    else:
+        rows, normed, _, _ = _norm(x, indices, weight, bias, eps, impl)
     return rows, normed
 
 
@@ -117,16 +125,51 @@ def scatter_rows(
             f"scatter_rows: y has {y.shape[0]} rows but indices has {indices.shape[0]} entries; "
             "give one index per row"
         )
-    if _at_once(y, indices):
+    if is_plain(y, indices) and not _recorded(y):
         return _scatter(y, indices, num_rows, fill, impl)
+    refuse_forward_gradients("scatter_rows", y)
     return _scatter_op(y, indices, num_rows, fill, impl)
 
 
-def _at_once(*tensors: Tensor | None) -> bool:
-    """Tell whether nothing but the result is asked for: no gradient, no trace."""
-    given = [x for x in tensors if x is not None]
-    recorded = torch.is_grad_enabled() and any(x.requires_grad for x in given)
-    return not recorded and is_plain(*given)
+def _recorded(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
+class _GatherRows(torch.autograd.Function):
+    """The gradient of eager calls; the operator has the same one for everything else."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, indices: Tensor, impl: str | None) -> Tensor:
+        _gather_setup(ctx, (x, indices, impl), x)
+        return _gather(x, indices, impl)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _gather_backward(ctx, grad)
+
+
+class _GatherLayerNorm(torch.autograd.Function):
+    """As `_GatherRows`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        indices: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        impl: str | None,
+    ) -> tuple[Tensor, Tensor]:
+        rows, normed, mean, rstd = _norm(x, indices, weight, bias, eps, impl)
+        ctx.save_for_backward(indices, weight, bias, rows, mean, rstd)
+        ctx.num_rows, ctx.impl = x.shape[0], impl
+        return rows, normed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return _norm_backward(ctx, *grads)
 
 
 def _check(function: str, name: str, rows: Tensor, indices: Tensor) -> None:
@@ -304,9 +347,13 @@ def _norm_backward(
     ctx: Any, grad: Tensor, grad_normed: Tensor, *_: Tensor
 ) -> tuple[Tensor | None, ...]:
     indices, weight, bias, rows, mean, rstd = ctx.saved_tensors
-    d, dweight, dbias = _norm_grad_op(grad, grad_normed, rows, weight, mean, rstd, ctx.impl)
+    plain = is_plain(grad, grad_normed, rows)
+    norm_grad, gather_grad = (
+        (_norm_grad, _gather_grad) if plain else (_norm_grad_op, _gather_grad_op)
+    )
+    d, dweight, dbias = norm_grad(grad, grad_normed, rows, weight, mean, rstd, ctx.impl)
     return (
-        _gather_grad_op(d, indices, ctx.num_rows, ctx.impl) if ctx.needs_input_grad[0] else None,
+        gather_grad(d, indices, ctx.num_rows, ctx.impl) if ctx.needs_input_grad[0] else None,
         None,
         dweight.to(weight.dtype) if ctx.needs_input_grad[2] else None,
         dbias.to(bias.dtype) if ctx.needs_input_grad[3] else None,
