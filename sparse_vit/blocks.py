@@ -12,7 +12,7 @@ from timm.layers.mlp import GluMlp, Mlp, SwiGLU
 from timm.models.vision_transformer import Attention, Block  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
-from sparse_vit._kernels import masked_attention
+from sparse_vit._kernels import has_native_attention, masked_attention, ragged_attention
 
 __all__ = ["block_forward", "check_block", "masked_softmax", "prefix_forward"]
 
@@ -69,7 +69,7 @@ def block_forward(
         (B, T, C) tokens, and (B, T) attention of the first token to every token averaged over the
         heads (zero where dropped), or None.
     """
-    if keep is None and not class_attention and not _few_tokens_on_cpu(x):
+    if keep is None and not class_attention and not _infers_on_cpu(x):
         return block(x), None
     y, attention = _attention(block.attn, block.norm1(x), keep, class_attention)
     x = _add(block.drop_path1(block.ls1(y)), x)
@@ -103,15 +103,14 @@ def _attention(
     attn: Any, x: Tensor, keep: Tensor | None, class_attention: bool, prefix: int | None = None
 ) -> tuple[Tensor, Tensor | None]:
     batch, tokens, _ = x.shape
-    qkv = attn.qkv(x).view(batch, tokens, 3, attn.num_heads, -1)
-    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    q, k, v = attn.qkv(x).view(batch, tokens, 3, attn.num_heads, -1).unbind(2)
     # Under autocast a norm returns float32 while v stays in the lower precision.
     q, k = attn.q_norm(q).to(v.dtype), attn.k_norm(k).to(v.dtype)
+    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
     if prefix is not None:
         q, x, tokens = q[:, :, :prefix], x[:, :prefix], prefix
     if keep is None:
-        attend = _matrix_attention if _few_tokens_on_cpu(k) else F.scaled_dot_product_attention
-        y = attend(q, k, v, scale=attn.scale)
+        y = _full_attention(q, k, v, attn.scale)
     else:
         y = masked_attention(q, k, v, keep, scale=attn.scale)
     y = y.transpose(1, 2).reshape(batch, tokens, -1)
@@ -126,13 +125,30 @@ def _attention(
     return y, masked_softmax(logits, keep).mean(dim=1)
 
 
-def _few_tokens_on_cpu(x: Tensor) -> bool:
-    """Whether batched matrix products beat the fused attention of a CPU, which pads its tiles."""
-    return x.device.type == "cpu" and x.shape[-2] <= FEW_TOKENS and not torch.is_grad_enabled()
+def _full_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """softmax(scale q k^T) v for q (B, H, S, D) and k, v (B, H, T, D)."""
+    if not _infers_on_cpu(q):
+        return F.scaled_dot_product_attention(q, k, v, scale=scale)
+    if q.shape == k.shape:
+        batch, heads, tokens, dim = q.shape
+        queries, keys, values = (t.transpose(1, 2).flatten(0, 1) for t in (q, k, v))
+        if has_native_attention(queries, keys, values):
+            cu_seqlens = torch.arange(0, batch * tokens + 1, tokens, dtype=torch.int32)
+            y = ragged_attention(queries, keys, values, cu_seqlens, tokens, scale=scale)
+            return y.view(batch, tokens, heads, dim).transpose(1, 2)
+    attend = _matrix_attention if k.shape[-2] <= FEW_TOKENS else F.scaled_dot_product_attention
+    return attend(q, k, v, scale=scale)
+
+
+def _infers_on_cpu(x: Tensor) -> bool:
+    """Whether a path for the processor may replace torch's, which trains, compiles and exports."""
+    return (
+        x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    )
 
 
 def _matrix_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Tensor:
-    """softmax(scale q k^T) v for q (B, H, S, D) and k, v (B, H, T, D), written out."""
+    """The same, written out: beats the fused attention of a CPU on few tokens, which pads tiles."""
     batch, heads, queries, dim = q.shape
     q, k, v = (t.reshape(batch * heads, -1, dim) for t in (q, k, v))
     logits = torch.baddbmm(q.new_empty(1), q, k.transpose(1, 2), beta=0, alpha=scale)
