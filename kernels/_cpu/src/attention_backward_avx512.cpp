@@ -2,5 +2,5 @@
 #include "target_avx512.h"
 
 #include "attention_backward_kernel.h"
-
+#include "target_end.h"
 #endif

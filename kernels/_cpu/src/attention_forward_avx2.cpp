@@ -3,5 +3,5 @@
 #include "target_avx2.h"
 
 #include "attention_forward_kernel.h"
-
+#include "target_end.h"
 #endif

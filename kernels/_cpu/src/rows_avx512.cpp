@@ -3,5 +3,5 @@
 #include "target_avx512.h"
 
 #include "rows_kernel.h"
-
+#include "target_end.h"
 #endif
