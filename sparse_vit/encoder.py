@@ -170,15 +170,10 @@ def _compact(
         (B, P + k, C) tokens and (B, k) original indices, ascending.
     """
     batch, length, dim = tokens.shape
-    patches = length - prefix
-    starts = torch.arange(batch, device=tokens.device)[:, None]
-    local = select_tokens(scores, count).indices.view(batch, count) - starts * patches
+    rows = select_tokens(scores, count, prefix=prefix).indices
+    starts = torch.arange(batch, device=tokens.device)[:, None] * length
+    local = rows.view(batch, prefix + count)[:, prefix:] - starts - prefix
     kept = local if indices is None else indices.gather(1, local)
-    columns = local + prefix
-    if prefix:
-        head = torch.arange(prefix, device=tokens.device).expand(batch, prefix)
-        columns = torch.cat((head, columns), dim=1)
-    rows = (columns + starts * length).flatten()
     compacted = gather_rows(tokens.flatten(0, 1), rows).view(batch, prefix + count, dim)
     return compacted, kept
 
