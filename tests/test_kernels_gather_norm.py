@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from kernels import gather_layer_norm, reference
+from kernels._gpu import gather as _gpu
 
 IMPLEMENTATIONS = ("reference", "triton", "cpu")
 NAMES = ("rows", "normed", "dx", "dweight", "dbias")
@@ -166,8 +167,9 @@ def test_an_index_out_of_range_gives_nan_in_that_row_alone():
         assert torch.equal(a[[0, 2]], b)
 
 
-def test_many_rows_share_the_sums_and_ten_runs_are_equal():
-    inputs, indices, grads = make(1200, 40, 12, torch.float32)
+def test_many_rows_share_the_sums_and_runs_are_equal(monkeypatch):
+    monkeypatch.setattr(_gpu, "PARTS", 3)
+    inputs, indices, grads = make(500, 40, 12, torch.float32)
     first = run(gather_layer_norm, inputs, indices, grads, impl="triton")
     assert_within_budget(first, inputs, indices, grads)
     for _ in range(2):

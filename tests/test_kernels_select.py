@@ -138,17 +138,25 @@ def test_every_length_and_dtype(tokens, dtype, impl):
 @pytest.mark.parametrize("limit", [0, 1 << 17], ids=["two launches", "one launch"])
 def test_many_images_by_threshold(monkeypatch, limit):
     monkeypatch.setattr(launch, "ONE_LAUNCH_SCORES", limit)
-    scores = hard_scores(130, 18, torch.float32)
-    want = expected(scores, lambda row: reached(row, 0.0, 1, 18), 1)
-    assert_same(select_tokens(scores, threshold=0.0, prefix=1, impl="triton"), want)
+    scores = hard_scores(70, 18, torch.float32)
+    want = expected(scores, lambda row: reached(row, 0.5, 5, 8), 1)
+    got = select_tokens(scores, threshold=0.5, min_keep=5, max_keep=8, prefix=1, impl="triton")
+    assert_same(got, want)
 
 
-def test_neighbouring_floats_are_told_apart():
-    bits = torch.arange(64, dtype=torch.int32) + 0x3F7FFFE0
-    scores = torch.stack([bits.view(torch.float32), -bits.view(torch.float32)])
-    for k in (1, 31, 63):
-        want = expected(scores, lambda row, k=k: ranked(row)[:k])
-        assert_same(select_tokens(scores, k, impl="triton"), want)
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_neighbouring_floats_are_told_apart(dtype, impl):
+    whole = torch.int32 if dtype == torch.float32 else torch.int16
+    one = torch.ones((), dtype=dtype).view(whole)
+    # Triton's interpreter does not read the subnormal numbers of bfloat16.
+    low = 0x0400 if dtype == torch.bfloat16 else 17
+    for centre in (one, torch.tensor(low, dtype=whole)):
+        row = (centre + torch.arange(-16, 16, dtype=whole)).view(dtype)
+        scores = torch.stack([row, -row])
+        for k in (1, 15, 31):
+            want = expected(scores, lambda row, k=k: ranked(row)[:k])
+            assert_same(select_tokens(scores, k, impl=impl), want)
 
 
 @pytest.mark.parametrize("impl", IMPLEMENTATIONS)
