@@ -80,7 +80,7 @@ def test_tail_holds_what_whole_blocks_leave_over(tokens, block):
     if rows == 0:
         assert left == 0 or 2 * left > block or block == 16
     else:
-        assert left <= rows < block
+        assert max(left, 16) <= rows < block
         assert rows == 16 or left > rows // 2
 
 
