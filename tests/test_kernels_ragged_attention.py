@@ -336,7 +336,8 @@ def test_kept_rows_of_masked_attention_equal_attention_over_the_kept_tokens(impl
 def test_logits_of_ten_thousand_stay_finite(path, sign):
     inputs, cu_seqlens, _, grad = make([17, 3, 40], 2, 16)
     q, k, v = (x.clone() for x in inputs)
-    q[..., 0], k[..., 0] = 100.0, sign * 100.0
+    # Of the longest sequence the first tile of keys leads by thousands, or the last one does.
+    q[..., 0], k[..., 0] = 100.0, sign * torch.linspace(150.0, -100.0, 60)[:, None]
     actual = run((q, k, v), cu_seqlens, grad, scale=1.0, impl=path)
     assert all(x.isfinite().all() for x in actual)
     exact = run((q, k, v), cu_seqlens, grad, dtype=torch.float64, scale=1.0)
@@ -403,14 +404,15 @@ def test_no_rows_read(impl):
 
 
 @pytest.mark.parametrize("gathered", [False, True], ids=["packed", "rows"])
-def test_offsets_beyond_32_bits(gathered):
+@pytest.mark.parametrize("lengths", [[3], [2, 1]], ids=str)
+def test_offsets_beyond_32_bits(lengths, gathered):
     # Rows 2**30 elements apart in memory that is reserved but otherwise never touched.
     far = 2**30
     base = torch.empty_strided((2 * far + 1024,), (1,), dtype=torch.float16)
     q = base.as_strided((3, 2, 16), (far, 16, 1))
     q.copy_(torch.randn(3, 2, 16))
     rows = torch.tensor([2, 0, 1]) if gathered else None
-    grad, cu_seqlens = torch.randn(3, 2, 16).half(), packed([1, 2])
+    grad, cu_seqlens = torch.randn(3, 2, 16).half(), packed(lengths)
     distant = run((q, q, q), cu_seqlens, grad, rows=rows, impl="triton")
     near = [q.clone(memory_format=torch.contiguous_format)] * 3
     close = run(near, cu_seqlens, grad, rows=rows, impl="triton")

@@ -222,13 +222,14 @@ def test_compiles_without_graph_breaks():
         torch.testing.assert_close(a, b)
 
 
-def test_offsets_beyond_32_bits():
+@pytest.mark.parametrize("bounds", [[0, 3], [0, 2, 3]], ids=str)
+def test_offsets_beyond_32_bits(bounds):
     base = torch.empty(2**31 + 4096, dtype=torch.float16, device="cuda")
     q = base.as_strided((3, 2, 64), (2**30, 64, 1))
     q.copy_(torch.randn(3, 2, 64))
-    cu_seqlens = torch.tensor([0, 1, 3], device="cuda").int()
+    cu_seqlens = torch.tensor(bounds, device="cuda").int()
     near = q.clone(memory_format=torch.contiguous_format)
     for rows in (None, torch.tensor([2, 0, 1], device="cuda")):
-        distant = ragged_attention(q, q, q, cu_seqlens, 2, rows=rows, impl="triton")
-        close = ragged_attention(near, near, near, cu_seqlens, 2, rows=rows, impl="triton")
+        distant = ragged_attention(q, q, q, cu_seqlens, 3, rows=rows, impl="triton")
+        close = ragged_attention(near, near, near, cu_seqlens, 3, rows=rows, impl="triton")
         assert torch.equal(distant, close)
