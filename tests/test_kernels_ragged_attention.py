@@ -155,7 +155,7 @@ def test_forward_and_backward_equal_float64(impl, lengths, dim, dtype, gathered)
     ids=lambda c: f"{c.block_m}x{c.block_n}+{c.tail}",
 )
 def test_every_tiling_of_both_passes_equals_float64(config, gathered):
-    inputs, cu_seqlens, rows, grad = make([47, 0, 33, 16, 64, 2], 2, 16, gathered=gathered)
+    inputs, cu_seqlens, rows, grad = make([47, 0, 33, 16, 66, 2], 1, 16, gathered=gathered)
     names = (
         "ragged_attention.forward_kernel",
         *(f"ragged_attention_two_pass.grad_{x}_kernel" for x in ("queries", "keys")),
@@ -225,6 +225,19 @@ def test_padding_without_reading_the_lengths_makes_no_difference(monkeypatch, ga
     padded = run(inputs, cu_seqlens, grad, 12, rows=rows, impl="reference")
     for a, b in zip(dense, padded, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_padding_beside_logits_far_below_zero_is_not_felt(monkeypatch):
+    inputs, cu_seqlens, _, grad = make([5, 9], 2, 8)
+    q, k, v = (x.clone() for x in inputs)
+    q[..., 0], k[..., 0] = 30.0, -30.0
+    monkeypatch.setattr(_eager, "_pieces", _eager._padded_pieces)
+    padded = run((q, k, v), cu_seqlens, grad, 12, impl="reference")
+    exact = run((q, k, v), cu_seqlens, grad, dtype=torch.float64)
+    for a, x in zip(padded, exact, strict=True):
+        # The logits are some 300 apart from zero, and known to as many eps.
+        bound = 64 * 300 * torch.finfo(torch.float32).eps
+        assert (a - x).abs().max() <= bound * max(1.0, float(x.abs().max()))
 
 
 @pytest.mark.parametrize("impl", IMPLEMENTATIONS)
