@@ -1,6 +1,7 @@
 """Results as tables and plots in the documents.
 
 python -m benchmarks.report [RESULTS.json ...] [--page docs/benchmarks.md] [--images docs/images]
+                            [--summary kernels/README.md]
 """
 
 import argparse
@@ -14,6 +15,7 @@ from benchmarks.update_readme import replace_block
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
+GOALS_BEGIN, GOALS_END = "<!-- goals:begin -->", "<!-- goals:end -->"
 Row = Mapping[str, Any]
 
 
@@ -26,16 +28,8 @@ def block(name: str, rows: Sequence[Row], images: Path, page: Path) -> list[str]
         images: Folder of the plots.
         page: The page that the lines are for; plots are linked relative to it.
     """
-    lines = [f"## {rows[0]['origin']['device']}", ""]
-    seen: list[str] = []
-    for row in rows:
-        line = f"* {tables.origin_line(row['origin'])}: `{row['origin']['command']}`"
-        if line not in seen:
-            seen.append(line)
-    lines += [*seen, "", *_roofs(rows)]
-    outcomes = goals.evaluate(rows)
-    if outcomes:
-        lines += tables.markdown(tables.goals_of(outcomes))
+    lines = [f"## {rows[0]['origin']['device']}", "", *_origins(rows), "", *_roofs(rows)]
+    lines += _goals(rows)
     for kind, draw in (("forward", plots.forward), ("step", plots.step)):
         path = images / f"benchmarks-{name}-{kind}.png"
         if draw(rows, path):
@@ -44,6 +38,21 @@ def block(name: str, rows: Sequence[Row], images: Path, page: Path) -> list[str]
     for section in tables.sections(rows):
         lines += tables.markdown(section)
     return lines
+
+
+def summary(rows: Sequence[Row]) -> list[str]:
+    """Return the Markdown lines of what a device's rows say about the goals."""
+    return [*_origins(rows), "", *_goals(rows)]
+
+
+def _origins(rows: Sequence[Row]) -> list[str]:
+    lines = (f"* {tables.origin_line(r['origin'])}: `{r['origin']['command']}`" for r in rows)
+    return list(dict.fromkeys(lines))
+
+
+def _goals(rows: Sequence[Row]) -> list[str]:
+    outcomes = goals.evaluate(rows)
+    return tables.markdown(tables.goals_of(outcomes)) if outcomes else []
 
 
 ALT = {
@@ -79,6 +88,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("results", nargs="*", type=Path, help="default: benchmarks/results/*.json")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "benchmarks.md")
     parser.add_argument("--images", type=Path, default=ROOT / "docs" / "images")
+    parser.add_argument("--summary", type=Path, default=ROOT / "kernels" / "README.md")
     arguments = parser.parse_args(words)
     paths = arguments.results or sorted(records.RESULTS.glob("*.json"))
     if not paths:
@@ -86,16 +96,26 @@ def main(words: Sequence[str] | None = None) -> int:
         return 2
     try:
         lines: list[str] = []
+        short: list[str] = []
         for path in paths:
-            lines += block(path.stem, records.load(path), arguments.images, arguments.page)
-        text = arguments.page.read_text(encoding="utf-8")
-        text = replace_block(text, "\n".join(lines).rstrip(), BEGIN, END)
+            rows = records.load(path)
+            lines += block(path.stem, rows, arguments.images, arguments.page)
+            short += summary(rows)
+        texts = {
+            arguments.page: _filled(arguments.page, lines, BEGIN, END),
+            arguments.summary: _filled(arguments.summary, short, GOALS_BEGIN, GOALS_END),
+        }
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    arguments.page.write_text(text, encoding="utf-8")
-    print(f"rewrote {arguments.page}")
+    for place, text in texts.items():
+        place.write_text(text, encoding="utf-8")
+        print(f"rewrote {place}")
     return 0
+
+
+def _filled(place: Path, lines: Sequence[str], begin: str, end: str) -> str:
+    return replace_block(place.read_text(encoding="utf-8"), "\n".join(lines).rstrip(), begin, end)
 
 
 if __name__ == "__main__":

@@ -341,7 +341,10 @@ def test_the_report_writes_between_its_marks_only(
             for n, (name, tag), cache in points
         ],
     )
+    summary = tmp_path / "summary.md"
+    summary.write_text(f"c\n{report.GOALS_BEGIN}\n{report.GOALS_END}\nd\n", encoding="utf-8")
     words = [str(results), "--page", str(page), "--images", str(tmp_path / "docs" / "images")]
+    words += ["--summary", str(summary)]
     for _ in range(2):
         assert report.main(words) == 0
         text = page.read_text(encoding="utf-8")
@@ -351,6 +354,10 @@ def test_the_report_writes_between_its_marks_only(
         assert text.count("### goals") == 1
         assert "](images/benchmarks-m-forward.png)" in text
     assert (tmp_path / "docs" / "images" / "benchmarks-m-forward.png").is_file()
+    short = summary.read_text(encoding="utf-8")
+    assert short.startswith(f"c\n{report.GOALS_BEGIN}\n* ")
+    assert short.endswith(f"{report.GOALS_END}\nd\n")
+    assert short.count("### goals") == 1
     results.write_text("[]", encoding="utf-8")
     assert report.main(words) == 2
     assert "not a file of benchmark results" in capsys.readouterr().err

@@ -104,7 +104,10 @@ def test_models_report_their_ratio(run: dict[str, Any]) -> None:
 def test_the_second_command_writes_tables_and_plots(run: dict[str, Any], tmp_path: Path) -> None:
     page = tmp_path / "benchmarks.md"
     page.write_text("before\n<!-- benchmarks:begin -->\n<!-- benchmarks:end -->\nafter\n")
+    summary = tmp_path / "summary.md"
+    summary.write_text("<!-- goals:begin -->\n<!-- goals:end -->\n")
     words = [str(run["path"]), "--page", str(page), "--images", str(tmp_path / "images")]
+    words += ["--summary", str(summary)]
     subprocess.run([sys.executable, "-m", "benchmarks.report", *words], cwd=ROOT, check=True)
     text = page.read_text(encoding="utf-8")
     assert text.startswith("before\n")

@@ -63,6 +63,14 @@ def test_the_start_in_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> Non
     ]
 
 
+def test_the_stage_in_the_readme_of_the_kernels_runs() -> None:
+    (block,) = blocks(Path("kernels/README.md"))
+    names: dict[str, object] = {}
+    exec(compile(block, "kernels/README.md", "exec"), names)
+    assert names["o"].shape == (8 * 90, 6, 64)
+    assert names["rows"].shape == names["normed"].shape == (8 * 90, 384)
+
+
 def test_the_block_about_training_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = blocks(Path("docs/training.md"))
     exec(compile(block, "docs/training.md", "exec"), {})
