@@ -128,11 +128,13 @@ def _served(name: str, tokens: int, head_dim: int, itemsize: int, arch: str) -> 
 
 def _forward(p: Problem) -> LaunchConfig:
     if p.itemsize == 4:
-        return LaunchConfig(16, 16, 4, 2)
+        return LaunchConfig(16, 16, 4, 1)
     if p.tokens > 64 and _wide(p) and p.arch in _BEFORE_SM_90:
         return LaunchConfig(64, 16, 4, 2)
     # Up to 48 tokens two blocks of 32, or one and a tail of 16, waste less than one of 64.
     block = _short(p, 32 if p.tokens <= 48 else 64)
+    if block == 32:
+        return LaunchConfig(32, 32, 4, 1)
     return LaunchConfig(block, block, _warps(block, p), 1 if block < 64 else 2)
 
 
