@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Callable
+from functools import cache
 from types import ModuleType
 from typing import NamedTuple
 
@@ -130,11 +131,14 @@ def _select(
     )
 
 
+@cache
 def _rounded(number: float, dtype: torch.dtype) -> float:
     """Round to a dtype, so that every implementation compares with the same number."""
     if dtype == torch.float32:
         return ctypes.c_float(number).value
-    return number if dtype == torch.float64 else float(torch.tensor(number, dtype=dtype))
+    if dtype == torch.float64:
+        return number
+    return float(torch.tensor(number, dtype=dtype, device="cpu"))
 
 
 def _select_fake(

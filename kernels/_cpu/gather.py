@@ -45,7 +45,7 @@ def scatter(y: Tensor, indices: Tensor, num_rows: int, fill: float) -> Tensor:
         IndexError: An index is out of range.
     """
     out = y.new_empty(num_rows, y.shape[1])
-    filling = torch.full((), fill, dtype=y.dtype)
+    filling = y.new_full((), fill)
     y, indices = unit_stride(y), indices.contiguous()
     wrong = build.load().scatter_rows(
         y.data_ptr(),

@@ -150,8 +150,9 @@ def _pieces_by_length(
     starts.pop(0, None)
     for length, group in starts.items():
         size = max(1, CACHE_BYTES // (heads * length * length * dtype.itemsize))
-        for part in torch.split(torch.tensor(group), size):
-            yield part[:, None] + torch.arange(length), None
+        steps = torch.arange(length, device=cu_seqlens.device)
+        for part in torch.split(torch.tensor(group, device=cu_seqlens.device), size):
+            yield part[:, None] + steps, None
 
 
 def _padded_pieces(
