@@ -79,6 +79,18 @@ def register_gradient(
     torch.library.register_autograd(operator, backward, setup_context=setup_context, lib=_LIBRARY)
 
 
+def refuse_second_derivatives(gradient: Any, operator: str) -> None:
+    """Let a second derivative through the gradient of an operator raise instead of vanish."""
+
+    def refuse(*_: Any) -> None:
+        raise RuntimeError(
+            f"{operator} is differentiable once: for second derivatives use "
+            f"kernels.reference.{operator}"
+        )
+
+    torch.library.register_autograd(gradient, refuse, lib=_LIBRARY)
+
+
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Cast the operands of a product as torch casts those of its own, float64 excepted."""
     device = tensors[0].device.type

@@ -13,7 +13,13 @@ from kernels._cpu import gather as _cpu
 from kernels._eager import gather as _eager
 from kernels._eager.masked_attention import accumulator
 from kernels._gpu import gather as _gpu
-from kernels._library import is_plain, refuse_forward_gradients, register, register_gradient
+from kernels._library import (
+    is_plain,
+    refuse_forward_gradients,
+    refuse_second_derivatives,
+    register,
+    register_gradient,
+)
 
 _MODULES: dict[str, ModuleType] = {"reference": _eager, "triton": _gpu, "cpu": _cpu}
 
@@ -366,3 +372,4 @@ register_gradient(_gather_op, _gather_backward, _gather_setup)
 register_gradient(_gather_grad_op, _gather_grad_backward, _gather_grad_setup)
 register_gradient(_scatter_op, _scatter_backward, _scatter_setup)
 register_gradient(_norm_op, _norm_backward, _norm_setup)
+refuse_second_derivatives(_norm_grad_op, "gather_layer_norm")

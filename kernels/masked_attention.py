@@ -21,6 +21,7 @@ from kernels._library import (
     autocast,
     is_plain,
     refuse_forward_gradients,
+    refuse_second_derivatives,
     register,
     register_gradient,
     without_autocast,
@@ -222,3 +223,4 @@ def _gradients(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
 
 
 register_gradient(_forward_op, _gradients, _setup)
+refuse_second_derivatives(_backward_op, "masked_attention")

@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 from kernels import _backend, masked_attention, reference
 from kernels.masked_attention import served_by
@@ -254,6 +255,15 @@ def test_second_derivatives_are_refused():
     (first,) = torch.autograd.grad(o.square().sum(), qkv, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()
+
+
+def test_second_derivatives_through_the_dispatcher_are_refused():
+    qkv, keep = make()
+    with FlopCounterMode(display=False):
+        o = masked_attention(*qkv.permute(2, 0, 3, 1, 4), keep)
+        (first,) = torch.autograd.grad(o.square().sum(), qkv, create_graph=True)
+        with pytest.raises(RuntimeError, match="masked_attention is differentiable once"):
+            first.sum().backward()
 
 
 @pytest.mark.filterwarnings("ignore")
