@@ -274,26 +274,10 @@ inline void forward_unit(const Sequences& sequences, const ForwardOperands& x,
   forward.run(unit, &after);
 }
 
-inline double probe() {
-  using Clock = std::chrono::steady_clock;
-  constexpr int rows = 48, depth = 64, vectors = 2, columns = vectors * lanes;
-  alignas(64) float a[rows * depth] = {}, b[depth * columns] = {}, c[rows * columns];
-  double best = 1.0;
-  for (int round = 0; round < 8; ++round) {
-    const auto start = Clock::now();
-    for (int i = 0; i < 8; ++i) {
-      product(c, columns, {a, depth, 1}, b, columns, rows, vectors, depth);
-    }
-    best = std::min(best, std::chrono::duration<double>(Clock::now() - start).count());
-  }
-  return best;
-}
-
 const ForwardKernel forward_kernel{
     [](std::int64_t length) { return Tiles(length).count; },
     ForwardScratch::size,
     forward_unit,
-    probe,
 };
 
 }  // namespace sparse_vit::SPARSE_VIT_ISA

@@ -21,8 +21,6 @@ struct ForwardKernel {
   // What `next` reads, if not null, is fetched into the cache along the way.
   void (*run)(const Sequences& sequences, const ForwardOperands& operands, const ForwardUnit& unit,
               const ForwardUnit* next, float* scratch);
-  // Seconds of some products that fit the cache, to compare instruction sets by.
-  double (*probe)();
 };
 
 namespace avx512_pairs {

@@ -1,7 +1,6 @@
 // From here to the end of the file, functions are compiled for AVX-512. Standard headers come
 // first: what they define inline must stay callable on every processor.
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <cstring>

@@ -1,6 +1,5 @@
 // Functions are compiled for whatever the compiler takes as its base, four floats at a time.
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
