@@ -84,6 +84,7 @@ def record(entry: catalog.Entry, resources: aot.Resources) -> dict[str, Any]:
     return {
         **asdict(unit),
         "constants": dict(unit.constants),
+        "types": dict(unit.types),
         **asdict(resources),
         "shared_limit": arch.shared,
         "programs_per_multiprocessor": resources.programs(arch, unit.num_warps),
@@ -133,9 +134,12 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
     tile = "x".join(str(constants[name]) for name in names if name in constants)
     tails = {constants[name] for name in ("TAIL_M", "TAIL_N") if constants.get(name)}
     tile += "".join(f"+{rows}" for rows in sorted(tails))
+    flags = ["tf32"] * (constants.get("PRECISION") == "tf32")
+    flags += ["counted"] * constants.get("COUNTED", False)
+    flags += [f"{name}={kind}" for name, kind in row["types"].items()]
     kinds = " ".join(f"{kind} {count}" for kind, count in row["instructions"].items())
     return (
-        row["kernel"].removesuffix("_kernel"),
+        " ".join((row["kernel"].removesuffix("_kernel"), *flags)),
         row["dtype"],
         tile,
         str(row["num_warps"]),

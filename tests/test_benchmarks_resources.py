@@ -59,6 +59,15 @@ def test_tables_hold_every_row_under_its_architecture():
         assert len(resources.cells(row)) == len(resources.HEADER)
 
 
+def test_a_row_tells_how_its_kernel_differs_from_the_usual_one():
+    entries = catalog.entries("sm_90", "_kernel")
+    names = [resources.cells(resources.record(entry, TAKEN))[0] for entry in entries]
+    assert "masked_attention.forward tf32" in names
+    assert "masked_attention.forward keep_ptr=*fp32" in names
+    assert "token_select.select counted" in names
+    assert "token_select.select" in names
+
+
 def test_a_part_of_a_name_that_fits_no_kernel_is_refused(capsys):
     with pytest.raises(SystemExit):
         resources.main(["--arch", "sm_90", "--kernel", "nonsense"])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kernels import _launch
 from kernels._gpu.launching import jit
-from kernels._launch import aot, attention, catalog
+from kernels._launch import aot, attention, catalog, rows
 from kernels._launch.aot import Resources, Unit
 
 ARCHS = list(_launch.ARCHITECTURES)
@@ -171,6 +171,31 @@ def test_the_catalog_is_small_and_holds_every_choice():
                             unit = catalog.unit_of(name, problem, config, dtype)
                             assert _key(unit) in held
     assert total <= 300
+
+
+def test_the_catalog_reaches_the_limits_and_holds_every_kind_of_call():
+    widest = {"norm_kernel": 0, "norm_grad_kernel": 0}
+    for name in widest:
+        for entry in catalog.entries("sm_90", f"gather.{name}"):
+            widest[name] = max(widest[name], dict(entry.unit.constants)["BLOCK_C"])
+    assert set(widest.values()) == {rows.MAX_CHANNELS}
+    for arch in ARCHS:
+        units = [entry.unit for entry in catalog.entries(arch, "select_kernel")]
+        kinds = {(dict(u.constants)["COUNTED"], dict(u.constants)["BLOCK_N"]) for u in units}
+        assert kinds >= {(False, rows.MAX_TOKENS), (True, rows.MAX_TOKENS)}
+    masked = [entry.unit for entry in catalog.entries("sm_90", "masked_attention")]
+    for kind in ("forward", "grad"):
+        some = [unit for unit in masked if kind in unit.kernel.split(".")[1]]
+        assert any(dict(unit.constants)["PRECISION"] == "tf32" for unit in some)
+        assert any(("keep_ptr", "*fp32") in unit.types for unit in some)
+        assert any(not unit.types for unit in some)
+
+
+def test_products_that_may_round_are_expected_on_the_tensor_cores():
+    for entry in catalog.entries("sm_80", "masked_attention.forward"):
+        unit = entry.unit
+        true = unit.dtype == "fp32" and dict(unit.constants)["PRECISION"] == "ieee"
+        assert ("mma" in aot.expected_instructions(unit)) != true
 
 
 def _key(unit: Unit) -> tuple:

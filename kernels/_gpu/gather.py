@@ -1,20 +1,17 @@
 """Launches the Triton kernels that move rows."""
 
-import contextlib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from kernels import _backend, _launch
+from kernels._gpu import launching
 from kernels._launch import LaunchConfig
 from kernels._launch import rows as launch
 
 PARTS = 256
 """Most programs that share the sums over rows in the gradient of LayerNorm."""
-
-MERGE_CHUNK = 128
-"""Indices looked at together where a row was gathered more than once."""
 
 
 def reasons(x: Tensor) -> list[str]:
@@ -54,13 +51,12 @@ def scatter(y: Tensor, indices: Tensor, num_rows: int, fill: float) -> Tensor:
 
 
 def _copy(source: Tensor, indices: Tensor, out: Tensor, bound: int, scatter: bool) -> None:
-    from kernels._triton import gather as jit
-
+    jit = launching.jit("gather")
     rows, channels = indices.shape[0], source.shape[1]
     if rows * channels == 0:
         return
     config = _config("copy_kernel", source, rows)
-    with _device_of(source):
+    with launching.device_of(source):
         jit.copy_kernel[_grid(rows, channels, config)](
             source,
             indices.contiguous(),
@@ -85,8 +81,7 @@ def gather_grads(grads: Sequence[Tensor], indices: Tensor, num_rows: int) -> lis
 
     An index outside [0, num_rows) is left out.
     """
-    from kernels._triton import gather as jit
-
+    jit = launching.jit("gather")
     rows, channels = grads[0].shape
     if rows * channels == 0 or num_rows == 0:
         return [grad.new_zeros(num_rows, channels) for grad in grads]
@@ -95,7 +90,7 @@ def gather_grads(grads: Sequence[Tensor], indices: Tensor, num_rows: int) -> lis
     link = _config("link_kernel", grads[0], rows)
     merge = _config("merge_kernel", grads[0], num_rows)
     outs = [grad.new_empty(num_rows, channels) for grad in grads]
-    with _device_of(indices):
+    with launching.device_of(indices):
         jit.link_kernel[(-(-rows // link.block_m),)](
             indices, ends, rows, num_rows, BLOCK_R=link.block_m, num_warps=link.num_warps
         )
@@ -109,7 +104,7 @@ def gather_grads(grads: Sequence[Tensor], indices: Tensor, num_rows: int) -> lis
                 rows,
                 num_rows,
                 channels,
-                BLOCK_T=MERGE_CHUNK,
+                BLOCK_T=launch.MERGE_CHUNK,
                 **_constants(merge),
             )
     return outs
@@ -119,14 +114,13 @@ def gather_norm(
     x: Tensor, indices: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gather and normalise; see `kernels._eager.gather`. Index out of range: a row of NaN."""
-    from kernels._triton import gather as jit
-
+    jit = launching.jit("gather")
     rows, channels = indices.shape[0], x.shape[1]
     out, normed = x.new_empty(rows, channels), x.new_empty(rows, channels)
     mean, rstd = (x.new_empty(rows, dtype=torch.float32) for _ in range(2))
     if rows:
         config = _config("norm_kernel", x, rows)
-        with _device_of(x):
+        with launching.device_of(x):
             jit.norm_kernel[(-(-rows // config.block_m),)](
                 x,
                 indices.contiguous(),
@@ -157,15 +151,14 @@ def norm_grad(
     rstd: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the gradients short of the gather; see `kernels._eager.gather`."""
-    from kernels._triton import gather as jit
-
+    jit = launching.jit("gather")
     total, channels = rows.shape
     dx = torch.empty_like(rows)
     config = _config("norm_grad_kernel", rows, total)
     programs = min(PARTS, -(-total // config.block_m))
     parts = mean.new_empty(2, programs, channels)
     if total:
-        with _device_of(rows):
+        with launching.device_of(rows):
             jit.norm_grad_kernel[(programs,)](
                 grad.contiguous(),
                 grad_normed.contiguous(),
@@ -202,7 +195,3 @@ def _constants(config: LaunchConfig) -> dict[str, int | bool]:
         "num_stages": config.num_stages,
         "enable_fp_fusion": True,
     }
-
-
-def _device_of(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    return torch.cuda.device(x.device) if x.device.type == "cuda" else contextlib.nullcontext()

@@ -1,11 +1,10 @@
 """Launches the Triton kernels of token selection."""
 
-import contextlib
-
 import torch
 from torch import Tensor
 
 from kernels import _backend, _launch
+from kernels._gpu import launching
 from kernels._launch import rows as launch
 
 
@@ -26,8 +25,7 @@ def select(
     scores: Tensor, threshold: float, min_keep: int, max_keep: int, prefix: int, padded: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Select tokens; arguments and results as in `kernels._eager.token_select`."""
-    from kernels._triton import token_select as jit
-
+    jit = launching.jit("token_select")
     images, tokens = scores.shape
     mask = scores.new_empty(images, prefix + tokens, dtype=torch.bool)
     indices = scores.new_empty(images * (prefix + max_keep), dtype=torch.int64)
@@ -39,7 +37,7 @@ def select(
     counts = cu_seqlens
     itemsize, arch = scores.element_size(), _launch.architecture(scores.device)
     rule = (images, tokens, threshold, min_keep, max_keep)
-    with _device_of(scores):
+    with launching.device_of(scores):
         if counted:
             counts = torch.empty_like(cu_seqlens)
             config = launch.row_kernel("token_select.count_kernel", tokens, 1, itemsize, arch)
@@ -69,7 +67,7 @@ def select(
             max_keep,
             EXACT=exact,
             COUNTED=counted,
-            BLOCK_B=1024 if counted else config.block_m,
+            BLOCK_B=launch.COUNTS if counted else config.block_m,
             BLOCK_N=config.block_n,
             **launch.select_constants(tokens, itemsize, scores.dtype == torch.float16, prefix),
             num_warps=config.num_warps,
@@ -78,7 +76,3 @@ def select(
     if not (exact or padded):
         indices = indices[: int(cu_seqlens[-1])]
     return mask, indices, cu_seqlens
-
-
-def _device_of(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    return torch.cuda.device(x.device) if x.device.type == "cuda" else contextlib.nullcontext()

@@ -57,6 +57,7 @@ class Unit:
         num_stages: Depth of the software pipeline.
         dtype: Triton's name of the operands' type, such as `bf16`.
         arch: Name of a listed architecture.
+        types: Types of arguments, by name, where they are not the usual ones.
     """
 
     kernel: str
@@ -65,9 +66,10 @@ class Unit:
     num_stages: int
     dtype: str
     arch: str
+    types: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        constants = " ".join(f"{name}={value}" for name, value in self.constants)
+        constants = " ".join(f"{name}={value}" for name, value in (*self.constants, *self.types))
         return (
             f"{self.kernel} {self.dtype} {self.arch} warps={self.num_warps} "
             f"stages={self.num_stages} {constants}"
@@ -135,7 +137,7 @@ def compile_unit(unit: Unit) -> tuple[Any, float]:
     kernel = getattr(import_module(f"kernels._triton.{module}"), name)
     arch = ARCHITECTURES[unit.arch]
     constants = dict(unit.constants)
-    signature = signature_of(kernel.arg_names, constants, unit.dtype)
+    signature = signature_of(kernel.arg_names, constants, unit.dtype) | dict(unit.types)
     aligned: dict[tuple[int, ...], list[list[Any]]] = {
         (i,): [["tt.divisibility", 16]]
         for i, argument in enumerate(kernel.arg_names)
@@ -208,12 +210,15 @@ def faults(unit: Unit, resources: Resources) -> list[str]:
 def expected_instructions(unit: Unit) -> set[str]:
     """Return the kinds of tensor-core instruction of which a kernel has one; empty: it needs none.
 
-    Products of float32 are true float32, which no tensor core computes. The warpgroup instructions
-    of sm_90 take 64 rows and 4 warps; smaller tiles, and those alone, do without them.
+    Products of float32 run on tensor cores only where their operands may be rounded to tf32. The
+    warpgroup instructions of sm_90 take 64 rows and 4 warps; smaller tiles, and those alone, do
+    without them.
     """
     constants = dict(unit.constants)
-    if unit.dtype == "fp32" or "PRECISION" not in constants:
+    if "PRECISION" not in constants:
         return set()
+    if unit.dtype == "fp32":
+        return {"mma", "wgmma", "tcgen05"} if constants["PRECISION"] == "tf32" else set()
     if ARCHITECTURES[unit.arch].backend == "hip":
         return {"mfma"}
     whole = max(constants["BLOCK_M"], constants["BLOCK_N"]) >= 64 and unit.num_warps >= 4

@@ -17,8 +17,14 @@ MAX_CHANNELS = 4096
 ONE_LAUNCH_SCORES = 1 << 17
 """Up to so many scores a threshold is served by one launch, in which every program reads all."""
 
+COUNTS = 1024
+"""Counts of images that a program of the selection kernel reads at a time."""
+
 LINK_ROWS = 1024
 """Rows per program of the kernel that finds who reads a row."""
+
+MERGE_CHUNK = 128
+"""Indices looked at together where a row was gathered more than once."""
 
 
 def row_kernel(name: str, rows: int, channels: int, itemsize: int, arch: str) -> LaunchConfig:
