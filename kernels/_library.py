@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from operator import index
 from typing import Any
 
 import torch
@@ -89,6 +90,21 @@ def refuse_second_derivatives(gradient: Any, operator: str) -> None:
         )
 
     torch.library.register_autograd(gradient, refuse, lib=_LIBRARY)
+
+
+def whole_number(operator: str, name: str, value: Any) -> int:
+    """Return an integer known on the host, NumPy's and symbolic ones included.
+
+    Raises:
+        ValueError: It is something else: a bool, a float or a tensor, which may lie on a device.
+    """
+    if isinstance(value, torch.SymInt):
+        return value  # type: ignore[return-value]
+    if not isinstance(value, (bool, Tensor)) and hasattr(value, "__index__"):
+        return index(value)
+    raise ValueError(
+        f"{operator}: {name} must be an int known on the host, got {type(value).__name__}"
+    )
 
 
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:

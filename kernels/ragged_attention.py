@@ -25,6 +25,7 @@ from kernels._library import (
     refuse_second_derivatives,
     register,
     register_gradient,
+    whole_number,
     without_autocast,
 )
 
@@ -79,6 +80,7 @@ def ragged_attention(
         RuntimeError: The implementation asked for cannot serve the call; all reasons are listed.
     """
     q, k, v = autocast(q, k, v)
+    max_seqlen = whole_number("ragged_attention", "max_seqlen", max_seqlen)
     _check(q, k, v, cu_seqlens, max_seqlen, rows)
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     arguments = q, k, v, cu_seqlens, max_seqlen, rows, scale, impl
@@ -108,11 +110,6 @@ def _check(
             "ragged_attention: cu_seqlens must be (B + 1,) int32, got "
             f"{tuple(cu_seqlens.shape)} {cu_seqlens.dtype}; lengths n make it by "
             "F.pad(n.cumsum(0, dtype=torch.int32), (1, 0))"
-        )
-    if isinstance(max_seqlen, bool) or not isinstance(max_seqlen, (int, torch.SymInt)):
-        raise ValueError(
-            "ragged_attention: max_seqlen must be an int known on the host, got "
-            f"{type(max_seqlen).__name__}; any upper bound of the lengths will do"
         )
     if max_seqlen < 0:
         raise ValueError(f"ragged_attention: max_seqlen must be 0 or more, got {max_seqlen}")

@@ -13,7 +13,7 @@ from kernels import _backend
 from kernels._cpu import token_select as _cpu
 from kernels._eager import token_select as _eager
 from kernels._gpu import token_select as _gpu
-from kernels._library import is_plain, register
+from kernels._library import is_plain, register, whole_number
 
 _MODULES: dict[str, ModuleType] = {"reference": _eager, "triton": _gpu, "cpu": _cpu}
 
@@ -82,6 +82,7 @@ def select_tokens(
             f"select_tokens: give either k or threshold, got k={k} and threshold={threshold}"
         )
     images, tokens = scores.shape
+    prefix = whole_number("select_tokens", "prefix", prefix)
     if prefix < 0:
         raise ValueError(f"select_tokens: prefix must be 0 or more, got {prefix}")
     if images * (prefix + tokens) >= 2**31:
@@ -91,20 +92,21 @@ def select_tokens(
         )
     if threshold is None:
         assert k is not None
-        _check_count("k", k, 1, tokens)
-        threshold, min_keep, most, padded = 0.0, k, k, True
+        most = _count("k", k, 1, tokens)
+        threshold, min_keep, padded = 0.0, most, True
     else:
-        _check_count("min_keep", min_keep, 1, tokens)
-        most = tokens if max_keep is None else max_keep
-        _check_count("max_keep", most, min_keep, tokens)
+        min_keep = _count("min_keep", min_keep, 1, tokens)
+        most = _count("max_keep", tokens if max_keep is None else max_keep, min_keep, tokens)
     run = _select if is_plain(scores) else _select_op
     found = run(scores.detach(), threshold, min_keep, most, prefix, padded, impl)
     return TokenSelection(*found)
 
 
-def _check_count(name: str, count: int, low: int, high: int) -> None:
+def _count(name: str, count: int, low: int, high: int) -> int:
+    count = whole_number("select_tokens", name, count)
     if not low <= count <= high:
         raise ValueError(f"select_tokens: {name}={count} is outside {low}..{high} tokens per image")
+    return count
 
 
 def served_by(impl: str | None, scores: Tensor, prefix: int = 0) -> str:

@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -225,6 +226,9 @@ def test_scores_get_no_gradient():
         ({"threshold": 0.5, "min_keep": 5}, "min_keep=5 is outside 1..4"),
         ({"threshold": 0.5, "min_keep": 2, "max_keep": 1}, "max_keep=1 is outside 2..4"),
         ({"threshold": 0.5, "max_keep": 5}, "max_keep=5 is outside 1..4"),
+        ({"k": 2.5}, "k must be an int known on the host, got float"),
+        ({"k": True}, "k must be an int known on the host, got bool"),
+        ({"k": 2, "prefix": 1.0}, "prefix must be an int known on the host, got float"),
         ({"k": 2, "prefix": -1}, "prefix must be 0 or more, got -1"),
         ({"k": 2, "impl": "cuda"}, "impl='cuda' does not exist"),
     ],
@@ -232,6 +236,12 @@ def test_scores_get_no_gradient():
 def test_bad_arguments_are_named(kwargs, message):
     with pytest.raises(ValueError, match=message):
         select_tokens(torch.zeros(2, 4), **kwargs)
+
+
+def test_counts_may_be_numpy_integers():
+    scores = torch.randn(2, 4)
+    for a, b in zip(select_tokens(scores, np.int64(2)), select_tokens(scores, 2), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_bad_scores_are_named():
