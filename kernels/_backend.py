@@ -5,8 +5,10 @@ processor `cpu`, each when it can serve the call, and `reference` otherwise. An 
 for by name serves or raises.
 """
 
+import importlib.metadata
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 
@@ -16,6 +18,10 @@ from kernels._cpu import build
 
 IMPLEMENTATIONS = ("reference", "triton", "cpu")
 NATIVE = {"cuda": "triton", "cpu": "cpu"}
+TRITON = (3, 6)
+"""The oldest Triton that the kernels are compiled with in tests."""
+
+_DISTRIBUTIONS = ("triton", "pytorch-triton", "pytorch-triton-rocm", "triton-rocm")
 
 
 def choose(
@@ -64,6 +70,11 @@ def triton_reasons(device: torch.device) -> list[str]:
     reasons = []
     if not has_triton():
         reasons.append("triton is not installed")
+    elif _is_older(triton_version()):
+        needed = ".".join(map(str, TRITON))
+        reasons.append(
+            f"triton {triton_version()} is installed, the kernels need {needed} or later"
+        )
     if device.type == "cpu" and not interprets():
         reasons.append("the tensors are on cpu and TRITON_INTERPRET=1 is not set")
     if device.type not in ("cpu", "cuda"):
@@ -91,6 +102,23 @@ def _capability(device: torch.device) -> tuple[int, int]:
 def has_triton() -> bool:
     """Tell whether triton can be imported, without importing it."""
     return importlib.util.find_spec("triton") is not None
+
+
+@cache
+def triton_version() -> str:
+    """Return the version of the installed triton, without importing it; empty if unknown."""
+    for name in _DISTRIBUTIONS:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ""
+
+
+def _is_older(version: str) -> bool:
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    # One whose version cannot be told is given the benefit of the doubt.
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) < TRITON
 
 
 def interprets() -> bool:
