@@ -1,14 +1,17 @@
 """Building and loading the C++ extension: caches, locks, environments, and failing aloud."""
 
+import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -69,6 +72,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def forget() -> None:
     build._attempt.cache_clear()
+    build._first_attempt.cache_clear()
     build._compiler.cache_clear()
 
 
@@ -87,6 +91,12 @@ def compiler(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def compilations(place: Path) -> int:
     log = place / "log"
     return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def spoil(module: Path) -> None:
+    # In a file of its own: this process has the module mapped, and would read what is written.
+    (module.parent / "spoiled").write_bytes(b"of another machine")
+    os.replace(module.parent / "spoiled", module)
 
 
 def start_loading(place: Path) -> subprocess.Popen:
@@ -282,6 +292,115 @@ def test_a_folder_that_cannot_be_written_is_told(
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(place / "file"))
     (notice,) = notices(place)
     assert str(place / "file") in notice
+    assert "set TORCH_EXTENSIONS_DIR to a writable folder" in notice
+
+
+@needs_compiler
+def test_a_home_that_cannot_be_written_is_told_with_the_remedy(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(build._root()))
+
+    monkeypatch.setattr(build.tempfile, "mkdtemp", refuse)
+    (notice,) = notices(place)
+    assert "Permission denied" in notice
+    assert "set TORCH_EXTENSIONS_DIR to a writable folder" in notice
+
+
+@needs_compiler
+def test_a_cached_module_that_does_not_load_is_built_anew_once(
+    compiler: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = build.compiled()
+    spoil(target)
+    assert build.load().__doc__ == f"build-tag:{build.tag()};"
+    assert compilations(compiler) == 2
+    assert sum(f"{target} does not load" in message for message in caplog.messages) == 1
+    forget()
+    build.load()
+    assert compilations(compiler) == 2
+
+
+@needs_compiler
+def test_a_module_that_another_process_built_anew_meanwhile_is_not_built_again(
+    compiler: Path,
+) -> None:
+    target = build.compiled()
+    before = target.stat()
+    shutil.copy(target, compiler / "better")
+    os.replace(compiler / "better", target)
+    assert build.compiled((target, before)) == target
+    assert compilations(compiler) == 1
+
+
+@needs_compiler
+def test_a_module_that_ships_and_does_not_load_is_passed_over(compiler: Path) -> None:
+    shipped = compiler / "package" / "_extension.cpython.so"
+    shipped.write_text(f"build-tag:{build.tag()};")
+    for _ in range(2):
+        assert build.load().__doc__ == f"build-tag:{build.tag()};"
+        assert compilations(compiler) == 1
+        forget()
+    assert shipped.read_text() == f"build-tag:{build.tag()};"
+
+
+@needs_compiler
+def test_a_module_that_does_not_load_where_none_can_be_built_is_told_with_both(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = build.compiled()
+    spoil(target)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    forget()
+    (notice,) = notices(place)
+    assert f"{target} does not load" in notice
+    assert "no-such-compiler does not run" in notice
+
+
+@needs_compiler
+def test_threads_that_start_together_build_once(compiler: Path) -> None:
+    path = os.environ["PATH"]
+    together = threading.Barrier(4)
+
+    def load() -> object:
+        together.wait()
+        return build.load()
+
+    with ThreadPoolExecutor(4) as pool:
+        found = [future.result() for future in [pool.submit(load) for _ in range(4)]]
+    assert len({id(module) for module in found}) == 1
+    assert compilations(compiler) == 1
+    assert os.environ["PATH"] == path
+
+
+@needs_compiler
+@pytest.mark.parametrize("level", [logging.NOTSET, logging.INFO])
+@pytest.mark.parametrize("source", [SOURCE, "int broken( {"])
+def test_a_build_leaves_the_logger_of_torch_as_it_was(place: Path, level: int, source: str) -> None:
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    before = logger.level
+    (place / "src" / "binding.cpp").write_text(source)
+    try:
+        logger.setLevel(level)
+        assert len(notices(place)) == (source != SOURCE)
+        assert logger.level == level
+    finally:
+        logger.setLevel(before)
+
+
+@pytest.mark.parametrize("direct", [False, True])
+def test_the_notice_names_the_line_of_the_caller(
+    place: Path, monkeypatch: pytest.MonkeyPatch, direct: bool
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    forget()
+    q = torch.randn(1, 2, 5, 8)
+    keep = torch.ones(1, 5, dtype=torch.bool)
+    call = build.reasons if direct else lambda: masked_attention(q, q, q, keep)
+    with pytest.warns(RuntimeWarning, match="no-such-compiler") as caught:
+        call()
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_other_devices_are_told_apart() -> None:

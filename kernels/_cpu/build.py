@@ -17,6 +17,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -42,6 +43,9 @@ WAIT_SECONDS = 900.0
 """How long to wait for another process that builds the same module."""
 
 _LOG = logging.getLogger(__name__)
+_FIRST = threading.Lock()
+_CALLEES = tuple(f"{Path(file).parent}{os.sep}" for file in (HERE, torch.__file__))
+"""Folders whose lines are not the ones that a notice is about."""
 
 
 def load() -> ModuleType:
@@ -66,38 +70,79 @@ def reasons() -> list[str]:
 
 @cache
 def _attempt() -> tuple[ModuleType | None, list[str]]:
+    # A cache alone lets threads that call for the first time together all build.
+    with _FIRST:
+        return _first_attempt()
+
+
+@cache
+def _first_attempt() -> tuple[ModuleType | None, list[str]]:
     try:
-        return _import(compiled()), []
+        return _load(), []
     except (RuntimeError, OSError, ImportError) as error:
         why = str(error)
     if not _disabled():
         warnings.warn(
             f"the CPU kernels are not available, slower plain torch serves instead: {why}",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=_frames_to_the_caller(),
         )
     return None, [why]
 
 
-def compiled() -> Path:
+def _frames_to_the_caller() -> int:
+    """Count the frames from the caller of this function to the line outside these packages."""
+    frame, count = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_CALLEES):
+        frame, count = frame.f_back, count + 1
+    return count
+
+
+def _load() -> ModuleType:
+    path = compiled()
+    file = path.stat()
+    try:
+        return _import(path)
+    except ImportError as error:
+        # A shared home may hold what a machine with a newer C library built.
+        _LOG.warning("%s does not load: %s", path, error)
+        try:
+            return _import(compiled((path, file)))
+        except RuntimeError as second:
+            raise RuntimeError(f"{path} does not load ({error}); {second}") from error
+
+
+def compiled(unfit: tuple[Path, os.stat_result] | None = None) -> Path:
     """Return the file of a module that fits, built first if there is none.
+
+    Args:
+        unfit: A file that fits but does not load, as it was then: it is passed over, and built
+            anew where a build would put it.
 
     Raises:
         RuntimeError: It cannot be built; the message names the cause and the remedy.
-        OSError: The folder that it is built into cannot be written.
     """
-    found = _found()
-    if found is not None:
-        return found
-    why = obstacles()
-    if why:
-        raise RuntimeError("; ".join(why))
-    target = _target()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(target.parent.with_suffix(".lock")):
-        if not target.exists():
-            _build(target)
-    return target
+    spurned = unfit[0] if unfit else None
+    try:
+        found = _found(spurned)
+        if found is not None:
+            return found
+        why = obstacles()
+        if why:
+            raise RuntimeError("; ".join(why))
+        target = _target()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target.parent.with_suffix(".lock")):
+            # Who held the lock before may have built it, or built it anew.
+            known = unfit[1] if unfit and target == spurned else None
+            if not target.exists() or (known and os.path.samestat(target.stat(), known)):
+                _build(target)
+        return target
+    except OSError as error:
+        raise RuntimeError(
+            f"the CPU kernels cannot be kept: {error}; set TORCH_EXTENSIONS_DIR to a writable "
+            "folder"
+        ) from error
 
 
 def tag() -> str:
@@ -114,16 +159,17 @@ def _files() -> list[Path]:
     return sorted(path for path in SOURCES.iterdir() if path.suffix in (".cpp", ".h"))
 
 
-def _found() -> Path | None:
+def _found(spurned: Path | None) -> Path | None:
     mark = tag()
     for path in HERE.glob(f"{NAME}*.so"):
-        if f"build-tag:{mark};".encode() in path.read_bytes():
+        if path != spurned and f"build-tag:{mark};".encode() in path.read_bytes():
             return path
     if _compiler():
         target = _target()
-        return target if target.exists() else None
+        return target if target.exists() and target != spurned else None
     # Without a compiler whatever one built it before will do.
-    return next(_root().glob(f"{mark}-*/{NAME}.so"), None)
+    built = _root().glob(f"{mark}-*/{NAME}.so")
+    return next((path for path in built if path != spurned), None)
 
 
 def _disabled() -> bool:
@@ -234,9 +280,24 @@ def _build(target: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def _no_warnings_of(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def _compile(folder: str) -> str:
     # Its import tells about a missing GPU, which is of no concern here.
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    with _no_warnings_of("torch.utils.cpp_extension"):
+        return _compile_quietly(folder)
+
+
+def _compile_quietly(folder: str) -> str:
     from torch.utils import cpp_extension
 
     # A second build in one process would otherwise get another name than the one it is imported by.
