@@ -359,16 +359,27 @@ def test_a_module_that_does_not_load_where_none_can_be_built_is_told_with_both(
 
 
 @needs_compiler
-def test_threads_that_start_together_build_once(compiler: Path) -> None:
+def test_threads_that_start_together_build_once(
+    compiler: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = os.environ["PATH"]
     together = threading.Barrier(4)
+    attempts = []
+    attempt = build._load
+
+    def count() -> object:
+        attempts.append(threading.get_ident())
+        time.sleep(0.2)
+        return attempt()
 
     def load() -> object:
         together.wait()
         return build.load()
 
+    monkeypatch.setattr(build, "_load", count)
     with ThreadPoolExecutor(4) as pool:
         found = [future.result() for future in [pool.submit(load) for _ in range(4)]]
+    assert len(attempts) == 1
     assert len({id(module) for module in found}) == 1
     assert compilations(compiler) == 1
     assert os.environ["PATH"] == path
