@@ -148,13 +148,14 @@ def _backward(
     lse: Tensor,
     scale: float,
     impl: str | None,
+    needs_keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     if q.numel() == 0:
-        dq, dk, dv, dkeep = _backward_fake(grad, q, k, v, keep, o, lse, scale, impl)
+        dq, dk, dv, dkeep = _backward_fake(grad, q, k, v, keep, o, lse, scale, impl, needs_keep)
         return dq, dk, dv, dkeep.zero_()
     serve = _implementation(impl, q, k, v)
     with without_autocast(q):
-        return serve.backward(grad, q, k, v, _mask(serve, keep), o, lse, scale)
+        return serve.backward(grad, q, k, v, _mask(serve, keep), o, lse, scale, needs_keep)
 
 
 def _mask(serve: ModuleType, keep: Tensor) -> Tensor:
@@ -188,8 +189,9 @@ def _backward_fake(
     lse: Tensor,
     scale: float,
     impl: str | None,
+    needs_keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return rows_like(q), rows_like(q), rows_like(q), lse.new_empty(keep.shape)
+    return rows_like(q), rows_like(q), rows_like(q), lse.new_empty(keep.shape if needs_keep else 0)
 
 
 _forward_op = register(
@@ -200,7 +202,7 @@ _forward_op = register(
 )
 _backward_op = register(
     "masked_attention_grad(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor keep, Tensor o,"
-    " Tensor lse, float scale, str? impl) -> (Tensor, Tensor, Tensor, Tensor)",
+    " Tensor lse, float scale, str? impl, bool needs_keep) -> (Tensor, Tensor, Tensor, Tensor)",
     _backward,
     _backward_fake,
 )
@@ -217,8 +219,8 @@ def _gradients(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     q, k, v, keep, o, lse = ctx.saved_tensors
     # Compiled autograd traces the backward of eager calls.
     function = _backward if is_plain(grad, q, k, v, keep) else _backward_op
-    dq, dk, dv, dkeep = function(grad, q, k, v, keep, o, lse, ctx.scale, ctx.impl)
     wanted = ctx.needs_input_grad[3]
+    dq, dk, dv, dkeep = function(grad, q, k, v, keep, o, lse, ctx.scale, ctx.impl, wanted)
     return dq, dk, dv, dkeep.to(keep.dtype) if wanted else None, None, None
 
 

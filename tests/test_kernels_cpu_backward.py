@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -168,6 +169,25 @@ def test_one_sided_masks(isa: str, kept: str, poison: None) -> None:
     if kept == "none":
         torch.testing.assert_close(dv, grad)
     assert (dkeep != 0).all()
+
+
+def test_the_sums_of_a_mask_without_gradient_are_left_out(
+    isa: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (q, k, v, keep), grad = make(2, 2, 37, 16)
+    expected = gradients(masked_attention, [q, k, v, keep], grad, impl="cpu")[:3]
+    extension, sums = build.load(), []
+
+    def backward(*args: Any) -> None:
+        sums.append(args[-1])
+        extension.attention_backward(*args)
+
+    wrapped = {"attention_forward": extension.attention_forward, "attention_backward": backward}
+    monkeypatch.setattr(build, "load", lambda: SimpleNamespace(**wrapped))
+    actual = gradients(masked_attention, [q, k, v], grad, keep=keep, impl="cpu")
+    assert sums == [0]
+    for a, b in zip(actual, expected, strict=True):
+        assert torch.equal(a, b)
 
 
 def test_huge_logits(isa: str) -> None:

@@ -66,12 +66,13 @@ def test_opcheck_forward(impl):
         torch.library.opcheck(OPERATORS.masked_attention.default, (*inputs, mask, 0.25, impl))
 
 
-@pytest.mark.parametrize("impl", ["reference", "triton"])
-def test_opcheck_backward(impl):
+@pytest.mark.parametrize("needs_keep", [True, False])
+@pytest.mark.parametrize("impl", ["reference", "triton", "cpu"])
+def test_opcheck_backward(impl, needs_keep):
     qkv, keep = make()
     q, k, v = (x.contiguous() for x in qkv.detach().permute(2, 0, 3, 1, 4))
     o, lse = OPERATORS.masked_attention(q, k, v, keep.detach(), 0.25, impl)
-    arguments = (torch.randn_like(q), q, k, v, keep.detach(), o, lse, 0.25, impl)
+    arguments = (torch.randn_like(q), q, k, v, keep.detach(), o, lse, 0.25, impl, needs_keep)
     torch.library.opcheck(OPERATORS.masked_attention_grad.default, arguments)
 
 
@@ -205,6 +206,34 @@ def test_one_gradient_alone(impl, wanted):
     torch.testing.assert_close(
         inputs[wanted].grad.double(), exact[wanted].grad, rtol=1e-4, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("dispatched", [False, True])
+@pytest.mark.parametrize("impl", ["reference", "triton", "cpu"])
+def test_a_mask_without_gradient_costs_none_and_changes_no_other(monkeypatch, impl, dispatched):
+    serve, asked = _public._MODULES[impl], []
+    backward = serve.backward
+
+    def recorded(*args):
+        asked.append(args[-1])
+        return backward(*args)
+
+    monkeypatch.setattr(serve, "backward", recorded)
+    qkv, keep = make(tokens=21)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    grad = torch.randn(2, 2, 21, 16)
+    found = []
+    for mask in (keep.detach(), keep.detach() > 0.5):
+        if dispatched:
+            o = OPERATORS.masked_attention(q, k, v, mask, 0.25, impl)[0]
+        else:
+            o = masked_attention(q, k, v, mask, scale=0.25, impl=impl)
+        found.append(torch.autograd.grad(o, qkv, grad)[0])
+    assert asked == [False, False]
+    o = masked_attention(q, k, v, keep, scale=0.25, impl=impl)
+    expected, _ = torch.autograd.grad(o, (qkv, keep), grad)
+    assert asked.pop()
+    assert all(torch.equal(x, expected) for x in found)
 
 
 def test_gradients_agree_with_differences():

@@ -247,13 +247,14 @@ def test_the_catalog_compiles_what_masked_attention_launches(recorders, tokens, 
     keep = torch.ones(1, tokens, dtype=torch.bool)
     o, lse = masked_attention.forward(q, q, q, keep, 1.0)
     _check_constants(recorders, attention.MASKED_FORWARD, problem)
-    masked_attention.backward(q, q, q, q, keep, o, lse, 1.0)
-    if choose(attention.MASKED_GRAD, problem):
-        _check_constants(recorders, attention.MASKED_GRAD, problem)
-    else:
-        _check_constants(recorders, attention.MASKED_GRAD_QUERIES, problem)
-        _check_constants(recorders, attention.MASKED_GRAD_KEYS, problem)
-    assert not any(recorder.launches for recorder in recorders.values())
+    for needs_keep in (True, False):
+        masked_attention.backward(q, q, q, q, keep, o, lse, 1.0, needs_keep)
+        if choose(attention.MASKED_GRAD, problem):
+            _check_constants(recorders, attention.MASKED_GRAD, problem, KEEP_GRAD=needs_keep)
+        else:
+            _check_constants(recorders, attention.MASKED_GRAD_QUERIES, problem)
+            _check_constants(recorders, attention.MASKED_GRAD_KEYS, problem, KEEP_GRAD=needs_keep)
+        assert not any(recorder.launches for recorder in recorders.values())
 
 
 @pytest.mark.parametrize("tokens", [5, 33, 129, 150, 257])
@@ -287,7 +288,7 @@ def test_launchers_follow_an_override(recorders):
     calls = {
         attention.MASKED_FORWARD: lambda: masked_attention.forward(q, q, q, keep, 1.0),
         attention.MASKED_GRAD_QUERIES: lambda: masked_attention.backward(
-            q, q, q, q, keep, q, lse, 1.0
+            q, q, q, q, keep, q, lse, 1.0, True
         ),
         attention.RAGGED_FORWARD: lambda: ragged_attention.forward(
             packed, packed, packed, cu, 129, None, 1.0
@@ -321,7 +322,7 @@ def test_a_wide_block_holds_a_short_sequence(tokens):
     q, k, v, grad = torch.randn(4, 2, tokens, 2, 16).transpose(2, 3)
     keep = torch.rand(2, tokens) < 0.5
     o, lse = eager.forward(q, k, v, keep, 0.25)
-    arguments = grad, q, k, v, keep, o, lse, 0.25
+    arguments = grad, q, k, v, keep, o, lse, 0.25, True
     expected = eager.backward(*arguments)
     with _launch.override({attention.MASKED_GRAD: _launch.LaunchConfig(16, 128, 4, 1)}):
         found = masked_attention.backward(*arguments)

@@ -160,6 +160,21 @@ def test_ratio_of_a_dropped_key_that_leads_is_clamped(one_pass):
     torch.testing.assert_close(dkeep[:, 35], 1e6 * slopes.sum((1, 2)), rtol=1e-4, atol=1.0)
 
 
+@pytest.mark.parametrize("tokens", [21, 37])
+@pytest.mark.parametrize("one_pass", [True, False], ids=["one pass", "two passes"])
+def test_without_the_gradient_of_the_mask_the_others_keep_their_bits(one_pass, tokens):
+    (q, k, v, keep), grad = make(tokens)
+    o, lse = _gpu.forward(q, k, v, keep, 0.25)
+    before = lse.clone()
+    with _launch.override({ONE_PASS: config(32, 32) if one_pass else None, KEYS: config(16, 32)}):
+        *expected, dkeep = _gpu.backward(grad, q, k, v, keep, o, lse, 0.25, True)
+        *found, nothing = _gpu.backward(grad, q, k, v, keep, o, lse, 0.25, False)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert dkeep.isfinite().all()
+    assert nothing.shape == (0,)
+    assert torch.equal(lse, before)
+
+
 @pytest.mark.parametrize("one_pass", [True, False], ids=["one pass", "two passes"])
 @pytest.mark.parametrize("dtype", [torch.bool, torch.float64, torch.bfloat16], ids=str)
 def test_masks_of_any_dtype(dtype, one_pass):

@@ -53,6 +53,7 @@ def backward(
     o: Tensor,
     lse: Tensor,
     scale: float,
+    needs_keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Compute the gradients from what the forward saved.
 
@@ -65,6 +66,7 @@ def backward(
         o: (B, H, N, D) from the forward.
         lse: (B, H, N) from the forward.
         scale: Factor of the logits.
+        needs_keep: Whether to compute dkeep, which is empty, (0,), if not.
 
     Returns:
         dq, dk, dv (B, H, N, D), views of (B, N, H, D) memory, and dkeep (B, N), float32.
@@ -73,10 +75,10 @@ def backward(
     q, k, v, o, grad = (unit_stride(x) for x in (q, k, v, o, grad))
     keep = keep.contiguous()
     dq, dk, dv = (rows_like(q) for _ in range(3))
-    dkeep = lse.new_empty(batch, tokens)
+    dkeep = lse.new_empty((batch, tokens) if needs_keep else 0)
     build.load().attention_backward(
         *_sequences(q, keep, scale),
         *flat(map(images, (q, k, v, o, lse, grad, dq, dk, dv))),
-        dkeep.data_ptr(),
+        dkeep.data_ptr() if needs_keep else 0,
     )
     return dq, dk, dv, dkeep

@@ -93,6 +93,7 @@ def backward(
     o: Tensor,
     lse: Tensor,
     scale: float,
+    needs_keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Compute the gradients from what the forward saved.
 
@@ -105,6 +106,7 @@ def backward(
         o: (B, H, N, D) from the forward.
         lse: (B, H, N) from the forward.
         scale: Factor of the logits.
+        needs_keep: Whether to compute dkeep, which is empty, (0,), if not.
 
     Returns:
         dq, dk, dv (B, H, N, D), views of (B, N, H, D) memory, and dkeep (B, N), float32 or float64.
@@ -112,7 +114,7 @@ def backward(
     batch, heads, tokens, _ = q.shape
     dtype = lse.dtype
     dq, dk, dv = (rows_like(q) for _ in range(3))
-    dkeep = lse.new_empty(batch, tokens)
+    dkeep = lse.new_empty((batch, tokens) if needs_keep else 0)
     parts = list(_parts(q))
     workspace = lse.new_empty(2, len(range(batch)[parts[0]]) if parts else 0, heads, tokens, tokens)
     for part in parts:
@@ -128,7 +130,8 @@ def backward(
         # The diagonal of G is constant: take it out, add it back row by row.
         own_weight = _take_diagonal(ratios)
         own_score = _take_diagonal(dscores)
-        dkeep[part] = dscores.sum((1, 2))
+        if needs_keep:
+            dkeep[part] = dscores.sum((1, 2))
         others = ks.masked_fill(~kept, 0.0)
         dq[part] = (dscores @ others).add_(own_score * ks).mul_(scale)
         dk[part] = (dscores.transpose(-2, -1) @ qs).mul_(kept).add_(own_score * qs)

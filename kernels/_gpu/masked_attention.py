@@ -56,6 +56,7 @@ def backward(
     o: Tensor,
     lse: Tensor,
     scale: float,
+    needs_keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Compute dq, dk, dv and dkeep; see `kernels._eager.masked_attention` and `forward`."""
     batch, heads, tokens, dim = q.shape
@@ -64,7 +65,8 @@ def backward(
     if o.stride() != dq.stride():
         o = rows_like(q).copy_(o)
     lse, kept = lse.contiguous(), _mask(keep)
-    dkeep = torch.empty_like(lse)
+    # Without it the kernels get some pointer, which they do not write.
+    dkeep = torch.empty_like(lse) if needs_keep else lse
     strides = (*grad.stride()[:3], *q.stride()[:3], *k.stride()[:3], *v.stride()[:3])
     problem = tokens, dim, q.element_size(), _launch.architecture(q.device)
     sequences, dots = batch * heads, precision(q)
@@ -76,6 +78,7 @@ def backward(
                 *(grad, q, k, v, kept, o, lse, dq, dk, dv, dkeep),
                 *(*strides, heads, tokens, scale, _LOG2_LIMIT),
                 **_held(_plan(config, tokens, dim, dots).constants, tokens),
+                KEEP_GRAD=needs_keep,
             )
         else:
             passes = jit("masked_attention_two_pass")
@@ -92,8 +95,9 @@ def backward(
                 *(grad, q, k, v, kept, lse, delta, dk, dv, dkeep),
                 *(*strides, heads, tokens, plan.key_blocks, scale, _LOG2_LIMIT),
                 **plan.constants,
+                KEEP_GRAD=needs_keep,
             )
-    return dq, dk, dv, dkeep.sum(1)
+    return dq, dk, dv, dkeep.sum(1) if needs_keep else lse.new_empty(0)
 
 
 class _Plan(NamedTuple):

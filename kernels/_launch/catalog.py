@@ -142,7 +142,11 @@ def _masked(p: Problem, c: LaunchConfig) -> Constants:
 
 
 def _masked_one_pass(p: Problem, c: LaunchConfig) -> Constants:
-    return _masked(p, c) | ({"TAIL_N": 0} if p.tokens <= c.block_n else {})
+    return _masked_keys(p, c) | ({"TAIL_N": 0} if p.tokens <= c.block_n else {})
+
+
+def _masked_keys(p: Problem, c: LaunchConfig) -> Constants:
+    return _masked(p, c) | {"KEEP_GRAD": True}
 
 
 def _ragged(p: Problem, c: LaunchConfig) -> Constants:
@@ -171,7 +175,7 @@ CONSTANTS: dict[str, Callable[[Problem, LaunchConfig], Constants]] = {
     attention.MASKED_FORWARD: _masked,
     attention.MASKED_GRAD: _masked_one_pass,
     attention.MASKED_GRAD_QUERIES: _masked,
-    attention.MASKED_GRAD_KEYS: _masked,
+    attention.MASKED_GRAD_KEYS: _masked_keys,
     attention.RAGGED_FORWARD: lambda p, c: _ragged(p, c) | {"ONE_TILE": p.tokens <= c.block_n},
     attention.RAGGED_GRAD: _ragged,
     attention.RAGGED_GRAD_QUERIES: _ragged,

@@ -101,7 +101,7 @@ def _masked(tokens: int, size: Size, arch: str) -> list[Workload]:
         q, k, v, keep, scale = forward(batch, device)
         o, lse = _outputs("kernels._eager", ("masked_attention", "forward"), (q, k, v, keep, scale))
         grad = torch.randn(batch, tokens, size.heads, size.head_dim, device=device)
-        return grad.to(size.dtype).transpose(1, 2), q, k, v, keep, o, lse, scale
+        return grad.to(size.dtype).transpose(1, 2), q, k, v, keep, o, lse, scale, True
 
     passes = (attention.MASKED_GRAD_QUERIES, attention.MASKED_GRAD_KEYS)
     return [

@@ -47,6 +47,7 @@ def grad_kernel(
     BLOCK_N: tl.constexpr,
     TAIL_M: tl.constexpr,
     TAIL_N: tl.constexpr,
+    KEEP_GRAD: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     sequence = tl.program_id(0).to(tl.int64)
@@ -95,23 +96,25 @@ def grad_kernel(
             *(k, v, keep_n, offs_n, dk, dv, dkeep, k_t, v_t, keep_t, offs_t, dk_t, dv_t, dkeep_t),
             *(grad_ptr, q_ptr, o_ptr, lse_ptr, dq_ptr, stride_gn, stride_qn, stride_on),
             *(start_m, tokens, scale, scale_log2, log2_limit),
-            *(HEAD_DIM, BLOCK_D, BLOCK_M, TAIL_M > 0, BLOCK_N, TAIL_N, PRECISION),
+            *(HEAD_DIM, BLOCK_D, BLOCK_M, TAIL_M > 0, BLOCK_N, TAIL_N, KEEP_GRAD, PRECISION),
         )
     if TAIL_M > 0 and end < tokens:
         dk, dv, dkeep, dk_t, dv_t, dkeep_t = _grad_rows(
             *(k, v, keep_n, offs_n, dk, dv, dkeep, k_t, v_t, keep_t, offs_t, dk_t, dv_t, dkeep_t),
             *(grad_ptr, q_ptr, o_ptr, lse_ptr, dq_ptr, stride_gn, stride_qn, stride_on),
             *(end, tokens, scale, scale_log2, log2_limit),
-            *(HEAD_DIM, BLOCK_D, TAIL_M, False, BLOCK_N, TAIL_N, PRECISION),
+            *(HEAD_DIM, BLOCK_D, TAIL_M, False, BLOCK_N, TAIL_N, KEEP_GRAD, PRECISION),
         )
 
     store_rows(dk_ptr, dk * scale, offs_n, stride_on, mask_n, HEAD_DIM, BLOCK_D)
     store_rows(dv_ptr, dv, offs_n, stride_on, mask_n, HEAD_DIM, BLOCK_D)
-    tl.store(dkeep_ptr + offs_n, dkeep, mask=mask_n)
+    if KEEP_GRAD:
+        tl.store(dkeep_ptr + offs_n, dkeep, mask=mask_n)
     if TAIL_N > 0:
         store_rows(dk_ptr, dk_t * scale, offs_t, stride_on, mask_t, HEAD_DIM, BLOCK_D)
         store_rows(dv_ptr, dv_t, offs_t, stride_on, mask_t, HEAD_DIM, BLOCK_D)
-        tl.store(dkeep_ptr + offs_t, dkeep_t, mask=mask_t)
+        if KEEP_GRAD:
+            tl.store(dkeep_ptr + offs_t, dkeep_t, mask=mask_t)
 
 
 @triton.jit
@@ -149,6 +152,7 @@ def _grad_rows(
     WHOLE: tl.constexpr,
     BLOCK_N: tl.constexpr,
     TAIL_N: tl.constexpr,
+    KEEP_GRAD: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     offs_m = start_m + tl.arange(0, BLOCK_M)
@@ -160,14 +164,14 @@ def _grad_rows(
     delta = row_products(grad, o)  # [BLOCK_M]
     dscores, dk, dv, dkeep = grad_tile(
         *(k, v, keep_n, offs_n, dk, dv, dkeep, q, grad, lse, delta, offs_m),
-        *(scale_log2, log2_limit, PRECISION),
+        *(scale_log2, log2_limit, KEEP_GRAD, PRECISION),
     )
     dq = dot(tl.trans(dscores), k, PRECISION)  # [BLOCK_M, BLOCK_D]
     # A branch that is always taken where there is a tail: without it both tiles share registers.
     if TAIL_N > 0 and tokens > BLOCK_N:
         dscores_t, dk_t, dv_t, dkeep_t = grad_tile_by_rows(
             *(k_t, v_t, keep_t, offs_t, dk_t, dv_t, dkeep_t, q, grad, lse, delta, offs_m),
-            *(scale_log2, log2_limit, PRECISION),
+            *(scale_log2, log2_limit, KEEP_GRAD, PRECISION),
         )
         dq += dot(dscores_t, k_t, PRECISION)
     store_rows(dq_ptr, dq * scale, offs_m, stride_on, mask_m, HEAD_DIM, BLOCK_D)

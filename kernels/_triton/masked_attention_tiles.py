@@ -42,6 +42,7 @@ def grad_tile(
     offs_m,
     scale_log2,
     log2_limit,
+    KEEP_GRAD: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     ratios, dratios = ratios_and_slopes(
@@ -49,7 +50,8 @@ def grad_tile(
     )  # [BLOCK_N, BLOCK_M]
     diagonal = offs_n[:, None] == offs_m[None, :]
     seen = keep_n[:, None] | diagonal
-    dkeep += tl.sum(tl.where(diagonal, 0.0, dratios), axis=1)
+    if KEEP_GRAD:
+        dkeep += tl.sum(tl.where(diagonal, 0.0, dratios), axis=1)
     dv += dot(tl.where(seen, ratios, 0.0).to(grad.dtype), grad, PRECISION)
     dscores = tl.where(seen, dratios, 0.0).to(q.dtype)
     dk += dot(dscores, q, PRECISION)
@@ -72,6 +74,7 @@ def grad_tile_by_rows(
     offs_m,
     scale_log2,
     log2_limit,
+    KEEP_GRAD: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     # The transpose of grad_tile, for few keys: the long side of the tile meets the matrix units.
@@ -80,7 +83,8 @@ def grad_tile_by_rows(
     )  # [BLOCK_M, BLOCK_N]
     diagonal = offs_m[:, None] == offs_n[None, :]
     seen = keep_n[None, :] | diagonal
-    dkeep += tl.sum(tl.where(diagonal, 0.0, dratios), axis=0)
+    if KEEP_GRAD:
+        dkeep += tl.sum(tl.where(diagonal, 0.0, dratios), axis=0)
     weights = tl.where(seen, ratios, 0.0).to(grad.dtype)
     dv += dot(tl.trans(weights), grad, PRECISION)
     dscores = tl.where(seen, dratios, 0.0).to(q.dtype)

@@ -201,6 +201,7 @@ def grad_keys_kernel(
     BLOCK_N: tl.constexpr,
     TAIL_M: tl.constexpr,
     TAIL_N: tl.constexpr,
+    KEEP_GRAD: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     block = tl.program_id(0) % blocks
@@ -225,14 +226,14 @@ def grad_keys_kernel(
             *(grad_ptr, q_ptr, k_ptr, v_ptr, keep_ptr, lse_ptr, delta_ptr),
             *(dk_ptr, dv_ptr, dkeep_ptr, stride_gn, stride_qn, stride_kn, stride_vn, stride_on),
             *(block * BLOCK_N, tokens, scale, log2_limit),
-            *(HEAD_DIM, BLOCK_D, BLOCK_M, TAIL_N, TAIL_M, False, PRECISION),
+            *(HEAD_DIM, BLOCK_D, BLOCK_M, TAIL_N, TAIL_M, False, KEEP_GRAD, PRECISION),
         )
     else:
         _grad_keys(
             *(grad_ptr, q_ptr, k_ptr, v_ptr, keep_ptr, lse_ptr, delta_ptr),
             *(dk_ptr, dv_ptr, dkeep_ptr, stride_gn, stride_qn, stride_kn, stride_vn, stride_on),
             *(block * BLOCK_N, tokens, scale, log2_limit),
-            *(HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, TAIL_M, TAIL_N > 0, PRECISION),
+            *(HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, TAIL_M, TAIL_N > 0, KEEP_GRAD, PRECISION),
         )
 
 
@@ -263,6 +264,7 @@ def _grad_keys(
     BLOCK_N: tl.constexpr,
     TAIL_M: tl.constexpr,
     WHOLE: tl.constexpr,
+    KEEP_GRAD: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     offs_n = start_n + tl.arange(0, BLOCK_N)
@@ -280,17 +282,18 @@ def _grad_keys(
         dk, dv, dkeep = _grad_keys_tile(
             *(k, v, keep_n, offs_n, dk, dv, dkeep, grad_ptr, q_ptr, lse_ptr, delta_ptr),
             *(stride_gn, stride_qn, start_m, tokens, scale_log2, log2_limit),
-            *(HEAD_DIM, BLOCK_D, BLOCK_M, TAIL_M > 0, PRECISION),
+            *(HEAD_DIM, BLOCK_D, BLOCK_M, TAIL_M > 0, KEEP_GRAD, PRECISION),
         )
     if TAIL_M > 0:
         dk, dv, dkeep = _grad_keys_tile(
             *(k, v, keep_n, offs_n, dk, dv, dkeep, grad_ptr, q_ptr, lse_ptr, delta_ptr),
             *(stride_gn, stride_qn, end, tokens, scale_log2, log2_limit),
-            *(HEAD_DIM, BLOCK_D, TAIL_M, False, PRECISION),
+            *(HEAD_DIM, BLOCK_D, TAIL_M, False, KEEP_GRAD, PRECISION),
         )
     store_rows(dk_ptr, dk * scale, offs_n, stride_on, mask_n, HEAD_DIM, BLOCK_D)
     store_rows(dv_ptr, dv, offs_n, stride_on, mask_n, HEAD_DIM, BLOCK_D)
-    tl.store(dkeep_ptr + offs_n, dkeep, mask=mask_n)
+    if KEEP_GRAD:
+        tl.store(dkeep_ptr + offs_n, dkeep, mask=mask_n)
 
 
 @triton.jit
@@ -316,6 +319,7 @@ def _grad_keys_tile(
     BLOCK_D: tl.constexpr,
     BLOCK_M: tl.constexpr,
     WHOLE: tl.constexpr,
+    KEEP_GRAD: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     offs_m = start_m + tl.arange(0, BLOCK_M)
@@ -326,6 +330,6 @@ def _grad_keys_tile(
     delta = tl.load(delta_ptr + offs_m, mask=mask_m, other=0.0)  # [BLOCK_M]
     _, dk, dv, dkeep = grad_tile(
         *(k, v, keep_n, offs_n, dk, dv, dkeep, q, grad, lse, delta, offs_m),
-        *(scale_log2, log2_limit, PRECISION),
+        *(scale_log2, log2_limit, KEEP_GRAD, PRECISION),
     )
     return dk, dv, dkeep
