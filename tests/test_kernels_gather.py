@@ -73,6 +73,30 @@ def test_indices_need_not_be_adjacent(impl):
     assert torch.equal(back[[4, 1, 5]], x[:3])
 
 
+def test_columns_beyond_32_bits():
+    # Three columns 2**30 elements apart in memory that is reserved but otherwise never touched.
+    base = torch.empty(2**31 + 16, dtype=torch.float16)
+    far = base.as_strided((4, 3), (1, 2**30))
+    far.copy_(torch.randn(4, 3))
+    near, indices, repeated = (
+        far.contiguous(),
+        torch.tensor([2, 0, 3, 1]),
+        torch.tensor([1, 3, 1, 1]),
+    )
+    rows, normed = gather_layer_norm(far, indices, impl="triton")
+    assert torch.equal(rows, near[indices])
+    assert torch.equal(normed, gather_layer_norm(near, indices, impl="triton")[1])
+    assert torch.equal(gather_rows(far, indices, impl="triton"), near[indices])
+    placed = scatter_rows(far, indices, 4, impl="triton")
+    assert torch.equal(placed, scatter_rows(near, indices, 4, impl="triton"))
+    grads = []
+    for grad in (far, near):
+        x = torch.zeros(5, 3, dtype=torch.float16, requires_grad=True)
+        gather_rows(x, repeated, impl="triton").backward(grad)
+        grads.append(x.grad)
+    assert torch.equal(*grads)
+
+
 @pytest.mark.parametrize("impl", ["reference", "triton"])
 def test_gradients(impl):
     x = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)

@@ -34,7 +34,7 @@ def copy_kernel(
         place = offs_r.to(tl.int64)
         written = mask_r
     tile = tl.load(
-        source_ptr + source[:, None] * stride_sr + offs_c[None, :] * stride_sc,
+        source_ptr + source[:, None] * stride_sr + offs_c.to(tl.int64)[None, :] * stride_sc,
         mask=(mask_r & inside)[:, None] & mask_c[None, :],
         other=float("nan"),
     )  # [BLOCK_R, BLOCK_C]
@@ -72,10 +72,11 @@ def merge_kernel(
     offs_c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     mask_r = offs_r < bound
     mask_c = offs_c < channels
+    columns = offs_c.to(tl.int64) * stride_gc  # [BLOCK_C]
     last = tl.load(ends_ptr + offs_r, mask=mask_r, other=-1)  # [BLOCK_R]
     first = rows - 1 - tl.load(ends_ptr + bound + offs_r, mask=mask_r, other=-1)  # [BLOCK_R]
     tile = tl.load(
-        grad_ptr + first.to(tl.int64)[:, None] * stride_gr + offs_c[None, :] * stride_gc,
+        grad_ptr + first.to(tl.int64)[:, None] * stride_gr + columns[None, :],
         mask=(last >= 0)[:, None] & mask_c[None, :],
         other=0.0,
     )  # [BLOCK_R, BLOCK_C]
@@ -91,7 +92,7 @@ def merge_kernel(
         if tl.max(tl.max((mine & repeated[None, :]).to(tl.int32), axis=1), axis=0) > 0:
             for t in range(block, tl.minimum(block + BLOCK_T, end)):
                 wanted = (tl.load(indices_ptr + t) == offs_r) & (t > first)  # [BLOCK_R]
-                source = (offs_c * 0 + t).to(tl.int64) * stride_gr + offs_c * stride_gc
+                source = (offs_c * 0 + t).to(tl.int64) * stride_gr + columns
                 row = tl.load(grad_ptr + source, mask=mask_c, other=0.0)  # [BLOCK_C]
                 acc += tl.where(wanted[:, None], row.to(acc.dtype)[None, :], 0.0)
     places = offs_r.to(tl.int64)[:, None] * channels + offs_c[None, :]
@@ -128,7 +129,7 @@ def norm_kernel(
     indices = tl.load(indices_ptr + offs_r, mask=mask_r, other=0)  # [BLOCK_R]
     inside = (indices >= 0) & (indices < bound)
     tile = tl.load(
-        x_ptr + indices[:, None] * stride_xr + offs_c[None, :] * stride_xc,
+        x_ptr + indices[:, None] * stride_xr + offs_c.to(tl.int64)[None, :] * stride_xc,
         mask=mask & inside[:, None],
         other=float("nan"),
     )  # [BLOCK_R, BLOCK_C]
