@@ -146,7 +146,8 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, indices: Tensor, impl: str | None) -> Tensor:
-        _gather_setup(ctx, (x, indices, impl), x)
+        ctx.save_for_backward(indices)
+        ctx.num_rows, ctx.impl = x.shape[0], impl
         return _gather(x, indices, impl)
 
     @staticmethod
