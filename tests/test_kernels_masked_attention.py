@@ -312,3 +312,16 @@ def test_offsets_beyond_32_bits(one_pass):
         distant = run(masked_attention, (q, q, q, keep), grad, impl="triton")
         close = run(masked_attention, (near, near, near, keep), grad, impl="triton")
     assert all(torch.equal(a, b) for a, b in zip(distant, close, strict=True))
+
+
+@pytest.mark.parametrize("one_pass", [True, False], ids=["one pass", "two passes"])
+def test_a_gradient_with_rows_beyond_32_bits(one_pass):
+    held = LaunchConfig(16, 16, 1, 1) if one_pass else None
+    inputs, near = make(1, 2, 3, 16, torch.float16)
+    # Tokens 2**30 elements apart in memory that is reserved but otherwise never touched.
+    base = torch.empty(2**31 + 64, dtype=torch.float16)
+    far = base.as_strided((1, 2, 3, 16), (0, 16, 2**30, 1)).copy_(near)
+    with _launch.override({"masked_attention_one_pass.grad_kernel": held}):
+        distant = run(masked_attention, inputs, far, impl="triton")
+        close = run(masked_attention, inputs, near, impl="triton")
+    assert all(torch.equal(a, b) for a, b in zip(distant, close, strict=True))

@@ -19,7 +19,7 @@ def reasons(q: Tensor, k: Tensor, v: Tensor) -> list[str]:
     """List every reason why these kernels cannot serve a call; empty when they can."""
     _, heads, tokens, dim = q.shape
     found = attention_reasons(q)
-    if tokens * max(q.stride(2), k.stride(2), v.stride(2), heads * dim) >= 2**31:
+    if not _in_reach(tokens, q.stride(2), k.stride(2), v.stride(2), heads * dim):
         found.append("one sequence spans 2**31 elements or more")
     return found
 
@@ -61,6 +61,8 @@ def backward(
     """Compute dq, dk, dv and dkeep; see `kernels._eager.masked_attention` and `forward`."""
     batch, heads, tokens, dim = q.shape
     grad, q, k, v = unit_stride(grad), unit_stride(q), unit_stride(k), unit_stride(v)
+    if not _in_reach(tokens, grad.stride(2)):
+        grad = grad.contiguous()
     dq, dk, dv = rows_like(q), rows_like(q), rows_like(q)
     if o.stride() != dq.stride():
         o = rows_like(q).copy_(o)
@@ -98,6 +100,11 @@ def backward(
                 KEEP_GRAD=needs_keep,
             )
     return dq, dk, dv, dkeep.sum(1) if needs_keep else lse.new_empty(0)
+
+
+def _in_reach(tokens: int, *strides: int) -> bool:
+    # Within a sequence the kernels count elements in 32 bits.
+    return tokens * max(strides) < 2**31
 
 
 class _Plan(NamedTuple):
