@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from reid._verbs import add_verb, root_of
+from reid.data.cli import add_data_verbs
 from reid.errors import UserError
 
 EXIT_USER_ERROR = 2
@@ -77,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for add in (_data, _train, _evaluate, _extract, _visualize, _reproduce, _demo):
+    for add in (add_data_verbs, _train, _evaluate, _extract, _visualize, _reproduce, _demo):
         add(verbs)
     return parser
 
@@ -89,12 +91,6 @@ class _Version(argparse.Action):
 
         print(f"reid {__version__}")
         parser.exit()
-
-
-def _verb(verbs: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
-    parser = verbs.add_parser(name, help=text, description=text)
-    parser.set_defaults(run=run)
-    return parser
 
 
 def _dataset_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -109,37 +105,8 @@ def _dataset_arguments(parser: argparse.ArgumentParser, required: bool = True) -
     )
 
 
-def _data(verbs: Any) -> None:
-    text = "generate a data set, or check one"
-    parser = verbs.add_parser("data", help=text, description=text)
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-
-    generate = _verb(actions, "generate", _run_generate, "draw a Mannequins data set")
-    generate.add_argument("name", help="mannequins, occluded-mannequins or partial-mannequins")
-    generate.add_argument("--root", metavar="PATH", help="folder to write; default data/NAME")
-    generate.add_argument("--size", default="demo", help="tiny, demo or market")
-    generate.add_argument("--seed", type=int, default=0)
-    generate.add_argument(
-        "--image-size", type=int, nargs=2, default=(256, 128), metavar=("H", "W"), help="pixels"
-    )
-    generate.add_argument("--workers", type=int, default=2, help="processes")
-
-    check = _verb(actions, "check", _run_check, "count images, identities and cameras; find damage")
-    check.add_argument("name")
-    check.add_argument("--root", metavar="PATH", help="its folder; default data/NAME")
-
-    report = _verb(
-        actions,
-        "report",
-        _run_data_report,
-        "print how hard a generated set is: chance, colour histogram, untrained network",
-    )
-    report.add_argument("name")
-    report.add_argument("--root", metavar="PATH", help="its folder; default data/NAME")
-
-
 def _train(verbs: Any) -> None:
-    parser = _verb(verbs, "train", _run_train, "train a recipe and evaluate the result")
+    parser = add_verb(verbs, "train", _run_train, "train a recipe and evaluate the result")
     parser.add_argument("recipe", help="name of a recipe, or a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
@@ -147,7 +114,9 @@ def _train(verbs: Any) -> None:
 
 
 def _evaluate(verbs: Any) -> None:
-    parser = _verb(verbs, "evaluate", _run_evaluate, "print CMC and mAP of a model or of features")
+    parser = add_verb(
+        verbs, "evaluate", _run_evaluate, "print CMC and mAP of a model or of features"
+    )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--checkpoint", type=Path, metavar="FILE", help="model.safetensors")
     source.add_argument(
@@ -162,7 +131,7 @@ def _evaluate(verbs: Any) -> None:
 
 
 def _extract(verbs: Any) -> None:
-    parser = _verb(verbs, "extract", _run_extract, "write the features of images to a .npz file")
+    parser = add_verb(verbs, "extract", _run_extract, "write the features of images to a .npz file")
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE")
     _dataset_arguments(parser, required=False)
     parser.add_argument("--split", choices=("train", "query", "gallery"), default="query")
@@ -173,7 +142,7 @@ def _extract(verbs: Any) -> None:
 
 
 def _visualize(verbs: Any) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs, "visualize", _run_visualize, "draw kept tokens and ranked lists of a trained model"
     )
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE")
@@ -183,7 +152,9 @@ def _visualize(verbs: Any) -> None:
 
 
 def _reproduce(verbs: Any) -> None:
-    parser = _verb(verbs, "reproduce", _run_reproduce, "run the rows of one of the paper's tables")
+    parser = add_verb(
+        verbs, "reproduce", _run_reproduce, "run the rows of one of the paper's tables"
+    )
     parser.add_argument("table", choices=[f"table{n}" for n in range(1, 8)])
     _dataset_arguments(parser)
     parser.add_argument("--size", default="demo", help="of a generated set: tiny, demo or market")
@@ -199,55 +170,13 @@ def _reproduce(verbs: Any) -> None:
 
 
 def _demo(verbs: Any) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs, "demo", _run_demo, "generate data, train the rows of Table IV, write a report"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="FOLDER")
     parser.add_argument(
         "--quick", action="store_true", help="a smoke run on tiny data; its scores mean nothing"
     )
-
-
-def _root(name: str, root: str | None) -> str:
-    from reid.data import GENERATED
-
-    if root is not None:
-        return root
-    if name in GENERATED:
-        return f"data/{name}"
-    raise UserError(f"--root is missing: give the folder of {name}")
-
-
-def _run_generate(arguments: argparse.Namespace) -> None:
-    from reid.data import GENERATED, mannequins
-
-    if arguments.name not in GENERATED:
-        raise UserError(
-            f"{arguments.name!r} is not generated; choose one of {', '.join(GENERATED)}"
-        )
-    root = mannequins.generate(
-        _root(arguments.name, arguments.root),
-        protocol=arguments.name,
-        size=arguments.size,
-        seed=arguments.seed,
-        image_size=tuple(arguments.image_size),
-        workers=arguments.workers,
-    )
-    print(f"wrote {root}")
-
-
-def _run_check(arguments: argparse.Namespace) -> int:
-    from reid.data import catalog
-
-    report = catalog.check(arguments.name, _root(arguments.name, arguments.root))
-    print(report)
-    return 0 if report.ok else 1
-
-
-def _run_data_report(arguments: argparse.Namespace) -> None:
-    from reid.difficulty import difficulty
-
-    print(json.dumps(difficulty(arguments.name, _root(arguments.name, arguments.root)), indent=2))
 
 
 def _run_train(arguments: argparse.Namespace) -> None:
@@ -276,7 +205,7 @@ def _run_evaluate(arguments: argparse.Namespace) -> None:
             raise UserError("--data is missing: name the data set to evaluate on")
         run.start_processes()
         model, config, _ = load_model(arguments.checkpoint)
-        data = datasets.load(arguments.data, _root(arguments.data, arguments.root))
+        data = datasets.load(arguments.data, root_of(arguments.data, arguments.root))
         result, _, _ = run.evaluate_model(model.to(run.pick_device()), config, data)
     if is_main():
         _print_scores(result)
@@ -297,7 +226,7 @@ def _run_extract(arguments: argparse.Namespace) -> None:
     if arguments.images:
         records = folder_records(arguments.images)
     elif arguments.data:
-        read = data.load(arguments.data, _root(arguments.data, arguments.root))
+        read = data.load(arguments.data, root_of(arguments.data, arguments.root))
         records = getattr(read, arguments.split)
     else:
         raise UserError("give --data NAME or --images FOLDER")
@@ -310,7 +239,7 @@ def _run_extract(arguments: argparse.Namespace) -> None:
 def _run_visualize(arguments: argparse.Namespace) -> None:
     from reid.visualize import visualize
 
-    root = _root(arguments.data, arguments.root)
+    root = root_of(arguments.data, arguments.root)
     for path in visualize(
         arguments.checkpoint, arguments.data, root, arguments.out, count=arguments.count
     ):
@@ -325,7 +254,7 @@ def _run_reproduce(arguments: argparse.Namespace) -> None:
     text = reproduce(
         arguments.table,
         data=name,
-        root=_root(name, arguments.root),
+        root=root_of(name, arguments.root),
         size=arguments.size,
         epochs=arguments.epochs,
         init=arguments.init,
