@@ -22,7 +22,11 @@ class DataConfig:
 
     Attributes:
         name: Data set of the catalog, such as "market1501" or "occluded-mannequins".
-        root: Folder of the data set; generated sets are written there when it is missing.
+        root: Folder or archive of the data set; generated sets are written there when it is
+            missing.
+        protocol: Named protocol of the data set, such as "train+val"; empty takes its default.
+        skip_bad: Leave out files whose name does not fit and list lines without a file, and say how
+            many, instead of stopping.
         size: Size of a generated set: tiny, demo or market.
         seed: Seed of a generated set.
         image_size: Height and width in pixels that images are resized to.
@@ -31,6 +35,8 @@ class DataConfig:
 
     name: str = "occluded-mannequins"
     root: str = "data/occluded-mannequins"
+    protocol: str = ""
+    skip_bad: bool = False
     size: str = "demo"
     seed: int = 0
     image_size: tuple[int, int] = (256, 128)
