@@ -18,6 +18,7 @@ Pixels = npt.NDArray[np.uint8]
 
 SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
 LARGEST_SIDE = 512
+CONTACT_SHEET = "contact_sheet.png"
 
 
 class OccluderBank:
@@ -65,7 +66,8 @@ class OccluderBank:
         """Read all images below a folder, in the order of their paths.
 
         PNG and WebP files bring their alpha; images without one are opaque rectangles. Each is
-        cropped to its visible part.
+        cropped to its visible part. The contact sheet of a bank made by `reid data occluders` is
+        passed over.
 
         Args:
             folder: Searched with its subfolders.
@@ -83,7 +85,9 @@ class OccluderBank:
         paths = sorted(
             path
             for path in root.rglob("*")
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+            if path.suffix.lower() in SUFFIXES
+            and not path.name.startswith(".")
+            and path != root / CONTACT_SHEET
         )
         if not paths:
             raise UserError(
