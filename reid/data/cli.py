@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 from reid._verbs import add_verb, root_of
@@ -13,7 +14,7 @@ def add_data_verbs(verbs: Any) -> None:
     text = "generate, check, build or import a data set"
     parser = verbs.add_parser("data", help=text, description=text)
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    for add in (_generate, _check, _report):
+    for add in (_generate, _check, _report, _attributes, _occluders):
         add(actions)
 
 
@@ -48,6 +49,100 @@ def _report(actions: Any) -> None:
     parser.add_argument("--root", metavar="PATH", help="its folder; default data/NAME")
 
 
+def _attributes(actions: Any) -> None:
+    parser = add_verb(
+        actions, "attributes", _run_attributes, "print how often each person attribute is set"
+    )
+    parser.add_argument("name", help="data set, such as market1501 or occluded-duke")
+    parser.add_argument(
+        "--mat", metavar="FILE", help="attribute file; generated sets have their own"
+    )
+    parser.add_argument("--root", metavar="PATH", help="folder of a generated set")
+
+
+def _occluders(actions: Any) -> None:
+    parser = add_verb(
+        actions, "occluders", _run_occluders, "cut objects out of images, to occlude people with"
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--coco", metavar="FILE", help="COCO instances_*.json, with --images")
+    source.add_argument("--voc", metavar="PATH", help="Pascal VOC folder or archive")
+    source.add_argument("--folder", metavar="PATH", help="photographs with masks or alpha")
+    parser.add_argument("--images", metavar="PATH", help="folder or archive of --coco's images")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="bank to write")
+    parser.add_argument(
+        "--categories", nargs="+", metavar="NAME", help="what to cut out; default street objects"
+    )
+    parser.add_argument(
+        "--min-size", type=int, default=64, metavar="PX", help="least longer side; default 64"
+    )
+    parser.add_argument(
+        "--max", type=int, default=300, metavar="N", help="most cut-outs, 0 for all; default 300"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the choice")
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="count and list what cannot be read"
+    )
+
+
+def _import(actions: Any) -> None:
+    parser = add_verb(
+        actions, "import", _run_import, "make a data set of your own images, which stay in place"
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--folders",
+        type=Path,
+        metavar="PATH",
+        help="folder or archive with IDENTITY/image.jpg or IDENTITY/CAMERA/image.jpg, perhaps "
+        "below train, query, gallery or test",
+    )
+    source.add_argument(
+        "--pattern",
+        metavar="REGEX",
+        help="of file names below --images, with the groups (?P<pid>...) and, optionally, "
+        "(?P<camid>...) and (?P<split>...); with a slash it has to fit the path",
+    )
+    source.add_argument(
+        "--csv",
+        type=Path,
+        metavar="FILE",
+        help="with the columns path,pid and, optionally, camid,split; paths are relative to "
+        "--images, or to the file",
+    )
+    parser.add_argument(
+        "--images", type=Path, metavar="PATH", help="folder or archive, for --pattern and --csv"
+    )
+    parser.add_argument(
+        "--camera",
+        metavar="REGEX",
+        help="for --folders: finds the camera in the file name, such as 'c([0-9]+)'",
+    )
+    parser.add_argument(
+        "--camera-rule",
+        default="auto",
+        help="cross-camera (matches of the query's camera do not count), synthetic (all count), "
+        "or auto: the first where an identity is seen by two cameras",
+    )
+    parser.add_argument(
+        "--test-share",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="identities held out when no split is given; default 0.5",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of that division")
+    parser.add_argument(
+        "--copy", action="store_true", help="copy the images, named as those of Market-1501"
+    )
+    parser.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="leave out names that do not fit and rows without a file",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+
+
 def _run_generate(arguments: argparse.Namespace) -> None:
     from reid.data import GENERATED, mannequins
 
@@ -78,3 +173,62 @@ def _run_report(arguments: argparse.Namespace) -> None:
     from reid.difficulty import difficulty
 
     print(json.dumps(difficulty(arguments.name, root_of(arguments.name, arguments.root)), indent=2))
+
+
+def _run_attributes(arguments: argparse.Namespace) -> None:
+    from reid.data import GENERATED
+    from reid.data.attribute_summary import root_of_attributes, summarize
+    from reid.data.attributes import read_attributes
+
+    root = root_of_attributes(arguments.name)
+    if arguments.mat is None and arguments.root is None and arguments.name not in GENERATED:
+        raise UserError(f"--mat is missing: give {root}.mat")
+    mat = arguments.mat or f"{root_of(arguments.name, arguments.root)}/attribute/{root}.mat"
+    print(summarize(read_attributes(mat, root=root)))
+
+
+def _run_occluders(arguments: argparse.Namespace) -> None:
+    from reid.data.occluders.cutting import Rules
+    from reid.data.occluders.making import make_bank
+
+    report = make_bank(
+        arguments.out,
+        coco=arguments.coco,
+        images=arguments.images,
+        voc=arguments.voc,
+        folder=arguments.folder,
+        categories=arguments.categories,
+        rules=Rules(min_size=arguments.min_size),
+        most=arguments.max,
+        seed=arguments.seed,
+        skip_bad=arguments.skip_bad,
+    )
+    print(report)
+
+
+def _run_import(arguments: argparse.Namespace) -> None:
+    from reid.data import imported
+
+    given = arguments
+    if given.camera is not None and given.folders is None:
+        raise UserError("--camera belongs to --folders; name the camera in --pattern or --csv")
+    if given.folders is not None:
+        if given.images is not None:
+            raise UserError("--images belongs to --pattern or --csv; --folders names the place")
+        listing = imported.from_folders(given.folders, camera=given.camera, skip_bad=given.skip_bad)
+    elif given.pattern is not None:
+        if given.images is None:
+            raise UserError("--images is missing: give the folder or archive of the images")
+        listing = imported.from_pattern(given.images, given.pattern, skip_bad=given.skip_bad)
+    else:
+        listing = imported.from_csv(given.csv, images=given.images, skip_bad=given.skip_bad)
+    made = imported.import_images(
+        listing,
+        given.out,
+        copy=given.copy,
+        seed=given.seed,
+        test_share=given.test_share,
+        rule=given.camera_rule,
+    )
+    print(made)
+    print(f"wrote {given.out}; next: reid data check imported --root {given.out}")
