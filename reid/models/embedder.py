@@ -30,9 +30,23 @@ class Preprocess:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalise uint8 images (B, 3, H, W) to float32."""
+        return self.normalize(images.float() / 255.0)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Normalise float images (B, 3, H, W) with values from 0 to 1."""
         mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(3, 1, 1)
-        return (images.float() / 255.0 - mean) / std
+        return (images - mean) / std
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, Any]) -> "Preprocess":
+        """Read what `save_model` wrote into a file's metadata."""
+        stored = metadata["preprocess"]
+        return cls(**{name: _plain(value) for name, value in stored.items()})
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 class ReidModel(nn.Module):
