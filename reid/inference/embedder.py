@@ -137,7 +137,8 @@ class Embedder:
             number = next(i for i, cut in enumerate(crops) if cut is None)
             raise UserError(
                 f"box {number} ({corners[number].round(1).tolist()} as xyxy) lies outside the "
-                f"frame of {frame.shape[1]}x{frame.shape[0]} pixels; remove it, or pass outside='zeros'"
+                f"frame of {frame.shape[1]}x{frame.shape[0]} pixels; remove it, or pass "
+                "outside='zeros'"
             )
         size, filter_ = self.preprocess.image_size, self.preprocess.interpolation
         pictures = (resize(cut, size, filter_) for cut in crops if cut is not None)
