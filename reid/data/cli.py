@@ -2,10 +2,10 @@
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 from reid._verbs import add_verb, root_of
+from reid.data.cli_making import add_import
 from reid.errors import UserError
 
 
@@ -14,7 +14,7 @@ def add_data_verbs(verbs: Any) -> None:
     text = "generate, check, build or import a data set"
     parser = verbs.add_parser("data", help=text, description=text)
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    for add in (_generate, _check, _report, _attributes, _occluders):
+    for add in (_generate, _check, _report, _attributes, _occluders, add_import):
         add(actions)
 
 
@@ -85,64 +85,6 @@ def _occluders(actions: Any) -> None:
     )
 
 
-def _import(actions: Any) -> None:
-    parser = add_verb(
-        actions, "import", _run_import, "make a data set of your own images, which stay in place"
-    )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--folders",
-        type=Path,
-        metavar="PATH",
-        help="folder or archive with IDENTITY/image.jpg or IDENTITY/CAMERA/image.jpg, perhaps "
-        "below train, query, gallery or test",
-    )
-    source.add_argument(
-        "--pattern",
-        metavar="REGEX",
-        help="of file names below --images, with the groups (?P<pid>...) and, optionally, "
-        "(?P<camid>...) and (?P<split>...); with a slash it has to fit the path",
-    )
-    source.add_argument(
-        "--csv",
-        type=Path,
-        metavar="FILE",
-        help="with the columns path,pid and, optionally, camid,split; paths are relative to "
-        "--images, or to the file",
-    )
-    parser.add_argument(
-        "--images", type=Path, metavar="PATH", help="folder or archive, for --pattern and --csv"
-    )
-    parser.add_argument(
-        "--camera",
-        metavar="REGEX",
-        help="for --folders: finds the camera in the file name, such as 'c([0-9]+)'",
-    )
-    parser.add_argument(
-        "--camera-rule",
-        default="auto",
-        help="cross-camera (matches of the query's camera do not count), synthetic (all count), "
-        "or auto: the first where an identity is seen by two cameras",
-    )
-    parser.add_argument(
-        "--test-share",
-        type=float,
-        default=0.5,
-        metavar="SHARE",
-        help="identities held out when no split is given; default 0.5",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of that division")
-    parser.add_argument(
-        "--copy", action="store_true", help="copy the images, named as those of Market-1501"
-    )
-    parser.add_argument(
-        "--skip-bad",
-        action="store_true",
-        help="leave out names that do not fit and rows without a file",
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-
-
 def _run_generate(arguments: argparse.Namespace) -> None:
     from reid.data import GENERATED, mannequins
 
@@ -204,31 +146,3 @@ def _run_occluders(arguments: argparse.Namespace) -> None:
         skip_bad=arguments.skip_bad,
     )
     print(report)
-
-
-def _run_import(arguments: argparse.Namespace) -> None:
-    from reid.data import imported
-
-    given = arguments
-    if given.camera is not None and given.folders is None:
-        raise UserError("--camera belongs to --folders; name the camera in --pattern or --csv")
-    if given.folders is not None:
-        if given.images is not None:
-            raise UserError("--images belongs to --pattern or --csv; --folders names the place")
-        listing = imported.from_folders(given.folders, camera=given.camera, skip_bad=given.skip_bad)
-    elif given.pattern is not None:
-        if given.images is None:
-            raise UserError("--images is missing: give the folder or archive of the images")
-        listing = imported.from_pattern(given.images, given.pattern, skip_bad=given.skip_bad)
-    else:
-        listing = imported.from_csv(given.csv, images=given.images, skip_bad=given.skip_bad)
-    made = imported.import_images(
-        listing,
-        given.out,
-        copy=given.copy,
-        seed=given.seed,
-        test_share=given.test_share,
-        rule=given.camera_rule,
-    )
-    print(made)
-    print(f"wrote {given.out}; next: reid data check imported --root {given.out}")
