@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from kernels import (
+    gather_layer_norm,
     gather_rows,
     masked_attention,
     ragged_attention,
@@ -12,9 +13,11 @@ from kernels import (
 from kernels.ragged_attention import served_by
 
 __all__ = [
+    "gather_layer_norm",
     "gather_rows",
     "has_native_attention",
     "masked_attention",
+    "native_attention",
     "ragged_attention",
     "scatter_rows",
     "select_tokens",
@@ -24,3 +27,16 @@ __all__ = [
 def has_native_attention(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Tells whether C++ serves `ragged_attention` of these (T, H, D) tensors on the processor."""
     return served_by(None, q, k, v) == "cpu"
+
+
+def native_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[str, str]:
+    """Names what serves `ragged_attention` of these tensors natively, or says why nothing does.
+
+    Returns:
+        "cpu" or "triton" and an empty text, or an empty name and the reasons.
+    """
+    wanted = "cpu" if q.device.type == "cpu" else "triton"
+    try:
+        return served_by(wanted, q, k, v), ""
+    except RuntimeError as error:
+        return "", str(error)

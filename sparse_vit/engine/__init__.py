@@ -1,0 +1,7 @@
+"""Whole-model inference at the machine's limit: `run = optimize(model)`."""
+
+from sparse_vit.engine.describe import Description, Part
+from sparse_vit.engine.engine import Engine, optimize
+from sparse_vit.engine.stages import AdaptiveSchedule
+
+__all__ = ["AdaptiveSchedule", "Description", "Engine", "Part", "optimize"]

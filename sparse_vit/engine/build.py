@@ -1,0 +1,130 @@
+"""Turns modules of a model into layers of an engine and notes every choice."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from timm.layers.norm import LayerNorm as TimmLayerNorm
+from torch import Tensor, nn
+
+from sparse_vit._kernels import gather_layer_norm, gather_rows
+from sparse_vit.engine.describe import Description
+from sparse_vit.engine.linear import Linear, OneDnnLinear, TorchLinear, onednn_reasons
+from sparse_vit.engine.probe import Probe
+
+__all__ = ["Builder", "Norm"]
+
+ONEDNN, TORCH = "oneDNN, packed weights", "torch"
+
+
+class Norm:
+    """A normalisation over channels, alone or on the way of gathered rows.
+
+    Args:
+        module: LayerNorm or any other module that treats rows alone.
+        dtype: of the rows; the affine parameters of a LayerNorm stay in float32.
+    """
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        self.module = copy.deepcopy(module).requires_grad_(False)
+        self.is_layer_norm = type(module) in (nn.LayerNorm, TimmLayerNorm)
+        if not self.is_layer_norm:
+            self.module.to(dtype)
+            return
+        self.module.float()
+        self.weight: Tensor | None = self.module.weight  # type: ignore[assignment]
+        self.bias: Tensor | None = self.module.bias  # type: ignore[assignment]
+        self.eps = float(self.module.eps)  # type: ignore[arg-type]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(..., C) to the same shape."""
+        if not self.is_layer_norm:
+            return self.module(x)
+        return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+
+    def gathered(self, x: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows `indices` of x (R, C), and the same normalised."""
+        if self.is_layer_norm:
+            return gather_layer_norm(x, indices, self.weight, self.bias, self.eps)
+        rows = gather_rows(x, indices)
+        return rows, self(rows)
+
+
+class Builder:
+    """Makes the layers of one engine.
+
+    Args:
+        dtype: of activations and weights.
+        device: of both.
+        images: batch size that the engine is built for.
+        notes: where choices are recorded.
+    """
+
+    def __init__(
+        self, dtype: torch.dtype, device: torch.device, images: int, notes: Description
+    ) -> None:
+        self.dtype, self.device, self.images, self.notes = dtype, device, images, notes
+        self.probe = Probe()
+        self._reasons: list[str] | None = None
+
+    def linear(
+        self,
+        name: str,
+        weight: Tensor,
+        bias: Tensor | None,
+        tokens: int,
+        *,
+        scale: Tensor | None = None,
+        gelu: str | None = None,
+        residual: bool = False,
+    ) -> Linear:
+        """A linear layer by the fastest library.
+
+        Args:
+            name: of the layer, for the description.
+            weight: (N, K).
+            bias: (N,) or None.
+            tokens: tokens of an image in this layer.
+            scale: (N,) factor of the result, as of a LayerScale, which goes into weight and bias.
+            gelu: as of `TorchLinear`.
+            residual: whether the layer will be called with a residual.
+        """
+        weight, bias = weight.detach().double(), None if bias is None else bias.detach().double()
+        if scale is not None:
+            weight = weight * scale.detach().double()[:, None]
+            bias = None if bias is None else bias * scale.detach().double()
+        weight = weight.to(self.dtype).contiguous()
+        bias = None if bias is None else bias.to(self.dtype)
+        rows = max(1, self.images * tokens)
+        plain = TorchLinear(weight, bias, gelu)
+        if self._reasons is None:
+            self._reasons = onednn_reasons(weight)
+        if self._reasons:
+            self.notes.add(name, TORCH, "; ".join(self._reasons))
+            return plain
+        packed = OneDnnLinear(weight, bias, gelu, rows)
+        x = torch.randn(rows, weight.shape[1]).to(self.dtype)
+        other = torch.zeros(rows, weight.shape[0], dtype=self.dtype) if residual else None
+        found = self.probe.seconds(
+            (rows, *weight.shape, bias is None, gelu, residual),
+            {ONEDNN: lambda: packed(x, other), TORCH: lambda: plain(x, other)},
+        )
+        why = ", ".join(f"{seconds * 1e3:.2f} ms by {name}" for name, seconds in found.items())
+        best: tuple[str, Linear] = (
+            (ONEDNN, packed) if found[ONEDNN] <= found[TORCH] else (TORCH, plain)
+        )
+        self.notes.add(name, best[0], f"{why} for {rows} rows of {weight.shape[1]}")
+        return best[1]
+
+    def of(self, name: str, module: nn.Linear, tokens: int, **options: object) -> Linear:
+        """The same for a module of torch; options as of `linear`."""
+        return self.linear(name, module.weight, module.bias, tokens, **options)  # type: ignore[arg-type]
+
+    def norm(self, module: nn.Module) -> Norm:
+        """A normalisation over channels."""
+        return Norm(module, self.dtype)
+
+    def tokenwise(self, module: nn.Module) -> Callable[[Tensor], Tensor]:
+        """A copy of any other module, in the dtype of the engine."""
+        return copy.deepcopy(module).requires_grad_(False).to(self.dtype)

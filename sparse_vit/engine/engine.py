@@ -1,0 +1,198 @@
+"""`optimize`: a trained model as a callable that spends its time in matrix products.
+
+Tokens of all images are rows of one (sum of lengths, C) matrix from the first block to the last:
+every linear layer is one product, whatever each image has kept.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from sparse_vit.engine.block import EngineBlock, check_blocks
+from sparse_vit.engine.build import Builder
+from sparse_vit.engine.describe import Description
+from sparse_vit.engine.embed import Embedding
+from sparse_vit.engine.head import Head
+from sparse_vit.engine.lengths import Lengths
+from sparse_vit.engine.stages import AdaptiveSchedule, EngineStage, rules_of
+from sparse_vit.model import SparseVisionTransformer, SparseVisionTransformerDistilled
+from sparse_vit.schedule import PruningSchedule
+
+__all__ = ["Engine", "optimize"]
+
+MODELS = (
+    VisionTransformer,
+    VisionTransformerDistilled,
+    SparseVisionTransformer,
+    SparseVisionTransformerDistilled,
+)
+DTYPES = (torch.float32, torch.bfloat16)
+DEFAULT_BATCH = 8
+
+
+def optimize(
+    model: nn.Module,
+    dtype: torch.dtype | None = None,
+    batch: int | None = None,
+    adaptive: AdaptiveSchedule | None = None,
+) -> "Engine":
+    """Makes a fast inference callable of a model.
+
+    The weights are copied: a later change of the model is not seen, so optimize it again. The
+    result returns what the model returns in evaluation mode, in float32: in float32 to rounding,
+    with the same kept tokens unless two scores are within rounding of each other; in bfloat16
+    tokens near the cut may differ.
+
+    Args:
+        model: a `SparseVisionTransformer` or timm's VisionTransformer (dense), in evaluation mode.
+        dtype: float32 or bfloat16; None for float32.
+        batch: size of the batches to expect, for which the fastest linear operator is chosen by a
+            short race; 8 by default. Every size works.
+        adaptive: thresholds that make the number of kept tokens depend on the image; None for the
+            schedule of the model.
+
+    Returns:
+        The engine, to be called with (B, 3, H, W) images.
+
+    Raises:
+        TypeError: for a model or a part of it that the engine cannot run, by class name.
+        ValueError: for a model in training mode, or options that do not fit it.
+    """
+    if type(model) not in MODELS:
+        raise TypeError(
+            f"cannot optimize a {type(model).__name__}; expected a SparseVisionTransformer or "
+            "timm's VisionTransformer"
+        )
+    if model.training:
+        raise ValueError("the model is in training mode; call model.eval() before optimize")
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype} is not supported; choose one of {DTYPES}")
+    if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
+        raise ValueError(f"batch {batch!r} is no batch size; give a number of images of 1 or more")
+    if adaptive is not None and not isinstance(model, SparseVisionTransformer):
+        raise ValueError("adaptive chooses how many tokens stay, but the model is dense")
+    check_blocks(model.blocks)  # type: ignore[arg-type]
+    return Engine(model, dtype or torch.float32, batch or DEFAULT_BATCH, adaptive)
+
+
+class Engine:
+    """A model ready to run; made by `optimize`.
+
+    Calls keep no state between them and may come from several threads.
+    """
+
+    def __init__(
+        self, model: Any, dtype: torch.dtype, batch: int, adaptive: AdaptiveSchedule | None
+    ) -> None:
+        weight = model.patch_embed.proj.weight
+        self.device, self.dtype, self.adaptive = weight.device, dtype, adaptive
+        # Everything but the blocks, which come as layers of the engine.
+        shell: Any = copy.deepcopy(model, {id(model.blocks): nn.Sequential()})
+        shell.requires_grad_(False)
+        self.prefix = int(shell.num_prefix_tokens)
+        self.schedule: PruningSchedule = getattr(shell, "schedule", PruningSchedule((), ()))
+        self.notes = Description(str(self.device), str(dtype).removeprefix("torch."), self._says())
+        build = Builder(dtype, self.device, batch, self.notes)
+        with torch.inference_mode():
+            self.embedding = Embedding(shell, build)
+            self.head = Head(shell, adaptive is not None, build)
+            self._blocks(model, shell, build)
+
+    def _blocks(self, model: Any, shell: Any, build: Builder) -> None:
+        patches = int(shell.patch_embed.num_patches or 196)
+        counts = self.schedule.counts(patches)
+        self.wanted = {
+            stage - 1
+            for s, stage in enumerate(self.schedule.stages)
+            if shell.selector(s).needs_class_attention
+        }
+        rules_of(counts, self.adaptive, patches)
+        self.blocks: list[EngineBlock] = []
+        self.stages: dict[int, EngineStage] = {}
+        tokens, last = self.prefix + patches, len(model.blocks) - 1
+        for i, block in enumerate(model.blocks):
+            entering = tokens
+            ordinal = self.schedule.stages.index(i) if i in self.schedule.stages else None
+            if ordinal is not None:
+                tokens = self.prefix + counts[ordinal]
+            few = self.prefix if self.head.reads_prefix_only and i == last else None
+            made = EngineBlock(f"blocks.{i}", block, tokens, few, build)
+            self.blocks.append(made)
+            if ordinal is not None:
+                selector = shell.selector(ordinal)
+                self.stages[i] = EngineStage(
+                    ordinal, selector, entering, self.prefix, made.norm1, build
+                )
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Runs the model.
+
+        Args:
+            images: (B, 3, H, W) float32 (or the dtype of the engine), B of 0 or more. An image with
+                a NaN or infinity gives NaN, and changes nothing for the others.
+
+        Returns:
+            What `model(images)` returns, in float32.
+
+        Raises:
+            ValueError: for images of another type, shape, dtype or device.
+        """
+        return self.with_kept(images)[0]
+
+    def with_kept(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The same with what every stage kept.
+
+        Returns:
+            The output, and per stage a (B, N) bool mask over the original patches.
+        """
+        self.embedding.check(images, self.device)
+        with torch.inference_mode():
+            output, kept = self._run(images) if len(images) else self._run_empty(images)
+        # Ordinary tensors, of which autograd may go on.
+        return output.clone(), [mask.clone() for mask in kept]
+
+    def describe(self) -> Description:
+        """Which path every part takes, and why."""
+        return self.notes
+
+    def _run_empty(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        output, kept = self._run(images.new_zeros(1, *images.shape[1:]))
+        return output[:0], [mask[:0] for mask in kept]
+
+    def _run(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        x = self.embedding(images)
+        batch = images.shape[0]
+        grid = x.shape[0] // batch - self.prefix
+        lengths = Lengths.of(batch, self.prefix + grid, x.device)
+        rules = rules_of(self.schedule.counts(grid), self.adaptive, grid)
+        places: Tensor | None = None
+        attention: Tensor | None = None
+        kept: list[Tensor] = []
+        for i, block in enumerate(self.blocks):
+            normed = None
+            if i in self.stages:
+                rule = rules[len(kept)]
+                x, normed, lengths, places = self.stages[i](
+                    x, lengths, places, attention, rule, grid
+                )
+                kept.append(self._mask(places, lengths, grid))
+            x, attention = block(x, normed, lengths, i in self.wanted)
+        return self.head(x, lengths), kept
+
+    def _mask(self, places: Tensor, lengths: Lengths, grid: int) -> Tensor:
+        """(B, N) bool: the original patches among the rows."""
+        mask = places.new_zeros(lengths.images, self.prefix + grid, dtype=torch.bool)
+        mask.scatter_(1, lengths.pad(places, 0), True)
+        return mask[:, self.prefix :]
+
+    def _says(self) -> str:
+        if not self.schedule.stages:
+            return "dense"
+        if self.adaptive is not None:
+            return f"adaptive before blocks {self.schedule.stages}: {self.adaptive}"
+        kept = ", ".join(f"{ratio:.3g}" for ratio in self.schedule.ratios)
+        return f"keeps {kept} of the patches before blocks {self.schedule.stages}"

@@ -1,0 +1,265 @@
+"""The engine returns what the model returns, for every model that it takes."""
+
+from typing import Any
+
+import pytest
+import torch
+from timm.layers import GluMlp, RmsNorm, SwiGLU
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from sparse_vit import FixedDecisions, SparseVisionTransformer, sparsify
+from sparse_vit.engine import optimize
+from sparse_vit.engine.linear import OneDnnLinear, TorchLinear, onednn_reasons
+
+STAGES = (1, 2, 3)
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "registers": {"reg_tokens": 4},
+    "registers_no_embed_class": {"reg_tokens": 4, "no_embed_class": True},
+    "no_class_token": {"class_token": False, "global_pool": "avg"},
+    "average_with_prefix": {"global_pool": "avg", "pool_include_prefix": True},
+    "max": {"global_pool": "max"},
+    "attention_pool": {"global_pool": "map", "class_token": False},
+    "all_tokens": {"global_pool": ""},
+    "features": {"num_classes": 0},
+    "layer_scale": {"init_values": 0.3},
+    "qk_norm": {"qk_norm": True},
+    "inner_norms": {"scale_attn_norm": True, "scale_mlp_norm": True},
+    "rms_norm_and_glu": {"norm_layer": RmsNorm, "mlp_layer": GluMlp},
+    "split_glu": {"mlp_layer": SwiGLU},
+    "relu": {"act_layer": nn.ReLU},
+    "pre_norm": {"pre_norm": True},
+    "no_positions": {"pos_embed": "none"},
+    "no_bias": {"qkv_bias": False, "proj_bias": False},
+    "dynamic": {"dynamic_img_size": True},
+    "padded": {"dynamic_img_size": True, "dynamic_img_pad": True},
+    "distilled": {"distilled": True},
+}
+
+
+def build(seed: int = 0, distilled: bool = False, **kwargs: Any) -> VisionTransformer:
+    torch.manual_seed(seed)
+    options = {"img_size": (48, 24), "patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}
+    vit = (VisionTransformerDistilled if distilled else VisionTransformer)(
+        **{**options, "num_classes": 5, **kwargs}
+    )
+    for name, parameter in vit.named_parameters():
+        # Large and uneven, so that a wrong token or a forgotten factor shows.
+        if parameter.ndim > 1 or "token" in name:
+            nn.init.normal_(parameter, std=0.15)
+        elif "norm" in name or "gamma" in name or "bias" in name:
+            nn.init.uniform_(parameter, -0.5, 1.0)
+    return vit.eval()
+
+
+def sparse(vit: VisionTransformer, **options: Any) -> SparseVisionTransformer:
+    torch.manual_seed(3)
+    model = sparsify(vit, STAGES, options.pop("keep_ratio", 0.7), **options).eval()
+    for parameter in model.selectors.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def images(batch: int = 3, seed: int = 1, size: tuple[int, int] = (48, 24)) -> Tensor:
+    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_same(model: SparseVisionTransformer, run: Any, x: Tensor) -> None:
+    """Equal kept tokens, and outputs equal to rounding."""
+    with torch.no_grad():
+        torch.manual_seed(5)
+        expected, decisions = model.forward_with_decisions(x)
+    torch.manual_seed(5)
+    output, kept = run.with_kept(x)
+    assert len(kept) == len(decisions)
+    for mask, decision in zip(kept, decisions, strict=True):
+        assert torch.equal(mask, decision.mask.bool())
+    assert output.dtype == torch.float32
+    torch.testing.assert_close(output, expected, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("selector", ["predictor", "class_attention"])
+def test_equals_the_model(variant: str, selector: str) -> None:
+    vit = build(**VARIANTS[variant])
+    if selector == "class_attention" and not vit.has_class_token:
+        pytest.skip("the selector needs a class token, sparsify says so")
+    model = sparse(vit, selector=selector)
+    assert_same(model, optimize(model, batch=3), images())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_equals_the_dense_model(variant: str) -> None:
+    vit, x = build(**VARIANTS[variant]), images()
+    with torch.no_grad():
+        expected = vit(x)
+    torch.testing.assert_close(optimize(vit)(x), expected, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("selector", ["random", "fixed", "mixed"])
+def test_any_selector_is_asked_as_the_model_asks_it(selector: str) -> None:
+    vit = build(reg_tokens=1)
+    model = sparse(vit, selector="random" if selector == "fixed" else "predictor")
+    if selector == "fixed":
+        rank = torch.rand(3, vit.patch_embed.num_patches).argsort(dim=1)
+        masks = [(rank < count).float() for count in model.keep_counts]
+        model.selectors = nn.ModuleList(FixedDecisions(mask) for mask in masks)
+    elif selector == "mixed":
+        model = sparse(vit, selector=["class_attention", "random", "predictor"])
+    assert_same(model, optimize(model), images())
+
+
+def test_both_linear_operators_serve_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert onednn_reasons(torch.zeros(16, 16)) == []
+    model = sparse(build(init_values=0.3))
+    for winner, path in ((0.0, "oneDNN, packed weights"), (2.0, "torch")):
+        monkeypatch.setattr(
+            "sparse_vit.engine.probe.Probe.seconds",
+            lambda self, key, candidates, won=winner: {
+                name: won if name != "torch" else 1.0 for name in candidates
+            },
+        )
+        run = optimize(model)
+        paths = {p.path for p in run.describe().parts if "mlp" in p.name or "proj" in p.name}
+        assert paths == {path}
+        assert_same(model, run, images())
+
+
+@pytest.mark.parametrize("gelu", [None, "none", "tanh"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fused_linear_equals_float64(gelu: str | None, dtype: torch.dtype) -> None:
+    x, weight = torch.randn(37, 24).to(dtype), torch.randn(40, 24).to(dtype)
+    bias, residual = torch.randn(40).to(dtype), torch.randn(37, 40).to(dtype)
+    expected = x.double() @ weight.double().t() + bias.double()
+    if gelu is not None:
+        expected = nn.functional.gelu(expected, approximate=gelu)
+    for kind in (TorchLinear, OneDnnLinear):
+        layer = kind(weight, bias, gelu)
+        eps = 20 * torch.finfo(dtype).eps
+        torch.testing.assert_close(layer(x).double(), expected, rtol=eps, atol=eps)
+        if gelu is None:
+            added = layer(x, residual).double()
+            torch.testing.assert_close(added, expected + residual.double(), rtol=eps, atol=4 * eps)
+
+
+@pytest.mark.parametrize("selector", ["predictor", "class_attention"])
+def test_bfloat16_is_close(selector: str) -> None:
+    vit = build(init_values=0.3, img_size=(96, 48))
+    model, x = sparse(vit, selector=selector, keep_ratio=1.0), images(size=(96, 48))
+    output = optimize(model, dtype=torch.bfloat16)(x)
+    assert output.dtype == torch.float32
+    with torch.no_grad():
+        similar = nn.functional.cosine_similarity(output, model(x))
+    assert similar.min() > 0.999
+
+
+def test_tokens_that_differ_in_bfloat16_lie_at_the_cut() -> None:
+    model, x = sparse(build(img_size=(96, 48))), images(8, size=(96, 48))
+    with torch.no_grad():
+        decision = model.forward_with_decisions(x)[1][0]
+    kept = optimize(model, dtype=torch.bfloat16).with_kept(x)[1][0]
+    cut = decision.scores.sort(dim=1, descending=True).values[:, model.keep_counts[0] - 1, None]
+    differ = kept != decision.mask.bool()
+    spread = decision.scores.std()
+    assert differ.float().mean() < 0.1
+    assert ((decision.scores - cut).abs()[differ] < 0.1 * spread).all()
+
+
+def test_a_batch_equals_its_images_one_by_one() -> None:
+    model, x = sparse(build()), images(5)
+    run = optimize(model, batch=2)
+    output, kept = run.with_kept(x)
+    for i in range(5):
+        alone, mask = run.with_kept(x[i : i + 1])
+        torch.testing.assert_close(alone[0], output[i], rtol=1e-4, atol=1e-5)
+        assert all(torch.equal(a[0], b[i]) for a, b in zip(mask, kept, strict=True))
+
+
+def test_an_empty_batch_gives_an_empty_output() -> None:
+    model = sparse(build())
+    output, kept = optimize(model).with_kept(images(0))
+    assert output.shape == (0, 5)
+    assert [mask.shape for mask in kept] == [(0, 18)] * 3
+
+
+def test_nan_stays_in_its_image() -> None:
+    model, x = sparse(build()), images()
+    run = optimize(model)
+    clean = run(x)
+    x[1, 0, 5, 5] = torch.nan
+    spoilt = run(x)
+    assert spoilt[1].isnan().all()
+    torch.testing.assert_close(spoilt[[0, 2]], clean[[0, 2]])
+
+
+def test_sizes_of_a_dynamic_model() -> None:
+    model = sparse(build(dynamic_img_size=True))
+    run = optimize(model)
+    for size in ((48, 24), (64, 32), (48, 24)):
+        assert_same(model, run, images(size=size))
+
+
+def test_later_changes_of_the_model_are_not_seen() -> None:
+    model, x = sparse(build()), images()
+    run = optimize(model)
+    before = run(x)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert torch.equal(run(x), before)
+
+
+def test_the_output_may_enter_autograd() -> None:
+    output = optimize(build())(images())
+    weight = torch.ones(5, requires_grad=True)
+    (output * weight).sum().backward()
+    assert weight.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (torch.zeros(3, 48, 24), "expected \\(B, 3, H, W\\)"),
+        (torch.zeros(1, 1, 48, 24), "expected \\(B, 3, H, W\\)"),
+        (torch.zeros(1, 3, 48, 24, dtype=torch.uint8), "pass float32"),
+        (torch.zeros(1, 3, 48, 24, dtype=torch.float64), "pass float32"),
+        (torch.zeros(1, 3, 48, 32), "48x32 but the model takes 48x24"),
+        ([[0.0]], "pass a tensor"),
+        (torch.zeros(1, 3, 48, 24, device="meta"), "on meta but the engine is on cpu"),
+    ],
+)
+def test_bad_images(given: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        optimize(sparse(build()))(given)
+
+
+def test_bad_options() -> None:
+    vit = build()
+    with pytest.raises(ValueError, match="training mode"):
+        optimize(build().train())
+    with pytest.raises(ValueError, match="float64"):
+        optimize(vit, dtype=torch.float64)
+    with pytest.raises(ValueError, match="batch 0"):
+        optimize(vit, batch=0)
+    with pytest.raises(TypeError, match="cannot optimize a Linear"):
+        optimize(nn.Linear(2, 2))
+    vit.blocks[1] = nn.Identity()
+    with pytest.raises(TypeError, match=r"blocks\.1 is a Identity"):
+        optimize(vit)
+
+
+def test_description_names_every_part() -> None:
+    model = sparse(build())
+    found = optimize(model).describe()
+    names = {part.name for part in found.parts}
+    linears = {name for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    # The last block computes queries apart from keys and values, a predictor its two halves.
+    for name in linears - {"head"}:
+        if not name.endswith((".classify", ".project")) and name != "blocks.3.attn.qkv":
+            assert name in names
+    assert "float32" in str(found)
+    assert "0.7" in str(found)
+    assert found.as_dict()["parts"][0]["why"]
