@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from reid._verbs import add_verb, root_of
-from reid.data.cli_making import add_import
+from reid.data.cli_making import add_build, add_import
 from reid.errors import UserError
 
 
@@ -14,7 +14,7 @@ def add_data_verbs(verbs: Any) -> None:
     text = "generate, check, build or import a data set"
     parser = verbs.add_parser("data", help=text, description=text)
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    for add in (_generate, _check, _report, _attributes, _occluders, add_import):
+    for add in (_generate, _check, _report, _attributes, _occluders, add_build, add_import):
         add(actions)
 
 

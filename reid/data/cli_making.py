@@ -67,6 +67,37 @@ def add_import(actions: Any) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
 
 
+def add_build(actions: Any) -> None:
+    """Add `build`."""
+    parser = add_verb(
+        actions, "build", _run_build, "build a data set that is given out as lists of another"
+    )
+    parser.add_argument("name", help="occluded-duke")
+    parser.add_argument(
+        "--duke", required=True, metavar="PATH", help="folder or archive of DukeMTMC-reID"
+    )
+    parser.add_argument(
+        "--lists",
+        required=True,
+        metavar="PATH",
+        help="folder or archive with train.list, query.list and gallery.list",
+    )
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="folder to write")
+    parser.add_argument(
+        "--copy", action="store_true", help="copy the images instead of linking to Duke's"
+    )
+
+
+def _run_build(arguments: argparse.Namespace) -> None:
+    from reid.data.occluded_duke import build_occluded_duke
+
+    if arguments.name != "occluded-duke":
+        raise UserError(f"{arguments.name!r} cannot be built; occluded-duke can")
+    built = build_occluded_duke(arguments.duke, arguments.lists, arguments.out, copy=arguments.copy)
+    print(built)
+    print(f"wrote {built.out}; next: reid data check occluded-duke --root {built.out}")
+
+
 def _run_import(arguments: argparse.Namespace) -> None:
     from reid.data import imported
 
