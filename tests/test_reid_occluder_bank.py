@@ -171,11 +171,23 @@ def test_what_is_cut_out_is_a_matter_of_categories(coco: Path) -> None:
 
     edit(coco, only_animals)
     assert make_coco(coco, "unlike").kept == {"cat": 1}
+
+    def rename(tree: dict[str, Any]) -> None:
+        names = {1: "seated person", 17: "cabin"}
+        for category in tree["categories"]:
+            category["name"] = names.get(category["id"], category["name"])
+
+    edit(coco, rename)
+    assert make_coco(coco, "words").kept == {"cabin": 1}
+    edit(coco, lambda tree: tree["categories"][0].update(name="Wheelie_Bin"))
+    assert make_coco(coco, "bins").kept == {"Wheelie_Bin": 1}
     with pytest.raises(UserError, match="unknown category 'bycicle'; did you mean 'bicycle'"):
         make_coco(coco, "none", categories=["bycicle"])
-    with pytest.raises(UserError, match="unknown category 'zzz'; known: bench, bicycle, cat"):
+    with pytest.raises(
+        UserError, match="unknown category 'zzz'; known: Wheelie_Bin, bench, bicycle"
+    ):
         make_coco(coco, "none", categories=["zzz"])
-    with pytest.raises(UserError, match="no object of pottedplant; categories there: bench"):
+    with pytest.raises(UserError, match="no object of pottedplant; categories there: Wheelie_Bin"):
         make_coco(coco, "none", categories=["pottedplant"])
     assert not (coco / "none").exists()
 
@@ -471,6 +483,9 @@ def test_bad_annotations_are_named(coco: Path, capsys: pytest.CaptureFixture[str
     assert "there is no object other than people; categories there: bench" in error_of(
         lambda t: t.update(annotations=t["annotations"][2:3])
     )
+    content = (coco / "val2017" / "001.png").read_bytes()
+    (coco / "val2017" / "001.png").write_bytes(content[:1000])
+    assert "001.png cannot be read as an image" in error_of(lambda t: None)
     (coco / "instances.json").write_text('{"images": [')
     assert "instances.json is not valid JSON" in refused(capsys, coco)
     (coco / "instances.json").unlink()

@@ -10,6 +10,7 @@ from reid.data.occluders.instances import Pixels
 _CELL = 112
 _LABEL = 14
 _COLUMNS = 10
+_LEAST_COLUMNS = 3
 _GAP = 8
 _PAPER = (246, 246, 244)
 _INK = (40, 40, 40)
@@ -24,13 +25,14 @@ def contact_sheet(cutouts: Mapping[str, Sequence[tuple[str, Pixels]]], *, most: 
         most: Cut-outs drawn of one category; the heading says how many there are.
 
     Returns:
-        (H, W, 3) uint8 RGB, ten cut-outs in a row.
+        (H, W, 3) uint8 RGB, at most ten cut-outs in a row.
     """
     image, draw_module = require("PIL.Image"), require("PIL.ImageDraw")
     line = _CELL + _LABEL + _GAP
     heading = 2 * _LABEL + _GAP
-    lines = [-(-min(len(items), most) // _COLUMNS) for items in cutouts.values()]
-    width = _COLUMNS * (_CELL + _GAP) + _GAP
+    columns = min(_COLUMNS, max(map(len, cutouts.values())))
+    lines = [-(-min(len(items), most) // columns) for items in cutouts.values()]
+    width = max(columns, _LEAST_COLUMNS) * (_CELL + _GAP) + _GAP
     height = sum(lines) * line + len(cutouts) * heading + _GAP
     page = image.new("RGB", (width, height), _PAPER)
     draw = draw_module.Draw(page)
@@ -41,8 +43,8 @@ def contact_sheet(cutouts: Mapping[str, Sequence[tuple[str, Pixels]]], *, most: 
         draw.text((_GAP, top + _LABEL), f"{category} ({len(items)}{shown})", fill=_INK)
         top += heading
         for number, (label, rgba) in enumerate(items[:most]):
-            left = _GAP + number % _COLUMNS * (_CELL + _GAP)
-            upper = top + number // _COLUMNS * line
+            left = _GAP + number % columns * (_CELL + _GAP)
+            upper = top + number // columns * line
             thumbnail = image.fromarray(rgba)
             thumbnail.thumbnail((_CELL, _CELL))
             place = (

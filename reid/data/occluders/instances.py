@@ -24,7 +24,7 @@ PREFERRED = frozenset(
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Instance:
     """One object in one image.
 
@@ -112,11 +112,12 @@ def choose(annotated: Annotated, categories: Sequence[str] | None) -> list[Insta
     """
     known = {plain(name): name for name in annotated.categories}
     if categories is None:
-        held = {plain(instance.category) for instance in annotated.instances}
-        wanted = held & PREFERRED or held - PEOPLE
+        held = {instance.category for instance in annotated.instances}
+        wanted = {plain(name) for name in held if _is_one_of(name, PREFERRED)}
+        wanted = wanted or {plain(name) for name in held if not _is_one_of(name, PEOPLE)}
         asked = "other than people"
     elif [plain(name) for name in categories] == ["all"] and "all" not in known:
-        wanted = set(known) - PEOPLE
+        wanted = {key for key, name in known.items() if not _is_one_of(name, PEOPLE)}
         asked = "other than people"
     else:
         for name in categories:
@@ -136,6 +137,11 @@ def choose(annotated: Annotated, categories: Sequence[str] | None) -> list[Insta
 def plain(name: str) -> str:
     """A category's name without case, spaces and punctuation."""
     return re.sub(r"[\W_]+", "", name.lower())
+
+
+def _is_one_of(name: str, kinds: frozenset[str]) -> bool:
+    """Whether a category, or a word of its name, is among some: a wheelie bin is a bin."""
+    return plain(name) in kinds or not kinds.isdisjoint(re.split(r"[\W_]+", name.lower()))
 
 
 def _nearest(name: str, known: dict[str, str]) -> str:
