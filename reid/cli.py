@@ -101,7 +101,29 @@ def _dataset_arguments(parser: argparse.ArgumentParser, required: bool = True) -
         help="data set, such as market1501 or occluded-mannequins",
     )
     parser.add_argument(
-        "--root", metavar="PATH", help="its folder; generated sets default to data/NAME"
+        "--root", metavar="PATH", help="its folder or archive; generated sets default to data/NAME"
+    )
+
+
+def _reading_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--protocol", metavar="NAME", help="of the data set, such as train+val or occluded-body"
+    )
+    parser.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="leave out files that do not fit the data set, and list them, instead of stopping",
+    )
+
+
+def _read_dataset(arguments: argparse.Namespace) -> Any:
+    from reid.data import load
+
+    return load(
+        arguments.data,
+        root_of(arguments.data, arguments.root),
+        protocol=arguments.protocol,
+        skip_bad=arguments.skip_bad,
     )
 
 
@@ -127,6 +149,7 @@ def _evaluate(verbs: Any) -> None:
         help=".npz files with features, pids and camids",
     )
     _dataset_arguments(parser, required=False)
+    _reading_arguments(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores there")
 
 
@@ -134,6 +157,7 @@ def _extract(verbs: Any) -> None:
     parser = add_verb(verbs, "extract", _run_extract, "write the features of images to a .npz file")
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE")
     _dataset_arguments(parser, required=False)
+    _reading_arguments(parser)
     parser.add_argument("--split", choices=("train", "query", "gallery"), default="query")
     parser.add_argument(
         "--images", type=Path, metavar="FOLDER", help="a folder of images instead of a data set"
@@ -192,7 +216,6 @@ def _run_train(arguments: argparse.Namespace) -> None:
 
 
 def _run_evaluate(arguments: argparse.Namespace) -> None:
-    from reid import data as datasets
     from reid import evaluation, run
     from reid.engine.distributed import is_main
     from reid.models.embedder import load_model
@@ -205,7 +228,7 @@ def _run_evaluate(arguments: argparse.Namespace) -> None:
             raise UserError("--data is missing: name the data set to evaluate on")
         run.start_processes()
         model, config, _ = load_model(arguments.checkpoint)
-        data = datasets.load(arguments.data, root_of(arguments.data, arguments.root))
+        data = _read_dataset(arguments)
         result, _, _ = run.evaluate_model(model.to(run.pick_device()), config, data)
     if is_main():
         _print_scores(result)
@@ -216,7 +239,7 @@ def _run_evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _run_extract(arguments: argparse.Namespace) -> None:
-    from reid import data, run
+    from reid import run
     from reid.data.folder import folder_records
     from reid.engine.distributed import is_main
     from reid.models.embedder import load_model
@@ -226,8 +249,7 @@ def _run_extract(arguments: argparse.Namespace) -> None:
     if arguments.images:
         records = folder_records(arguments.images)
     elif arguments.data:
-        read = data.load(arguments.data, root_of(arguments.data, arguments.root))
-        records = getattr(read, arguments.split)
+        records = getattr(_read_dataset(arguments), arguments.split)
     else:
         raise UserError("give --data NAME or --images FOLDER")
     features = run.extract_features(model.to(run.pick_device()), config, records)

@@ -40,13 +40,15 @@ def baselines(
     results = {}
     rng = np.random.default_rng(seed)
     chance = [rng.standard_normal((len(rows), 64)) for rows in (data.query, data.gallery)]
-    results["chance"] = evaluate(*_pair(data, chance[0], chance[1]))
+    distractor = data.distractor_pid
+    results["chance"] = evaluate(*_pair(data, chance[0], chance[1]), distractor_pid=distractor)
     results["colour_histogram"] = evaluate(
         *_pair(
             data,
             simple.colour_histogram(query_images.cpu().numpy()),
             simple.colour_histogram(gallery_images.cpu().numpy()),
-        )
+        ),
+        distractor_pid=distractor,
     )
     starts = {"untrained": "scratch"}
     if model.init != "scratch":
@@ -60,7 +62,7 @@ def baselines(
             extract(network, records, Preprocess(size), images=images, progress=False)
             for records, images in ((data.query, query_images), (data.gallery, gallery_images))
         ]
-        results[name] = evaluate(features[0], features[1])
+        results[name] = evaluate(features[0], features[1], distractor_pid=distractor)
     return results
 
 

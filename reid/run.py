@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reid.config import DataConfig, RunConfig, to_dict
+from reid.config import DataConfig, RunConfig, from_dict, to_dict
 from reid.data.records import Record, ReidData
 from reid.engine import distributed
 from reid.engine.checkpoint import write_atomic
+from reid.errors import UserError
 from reid.evaluation import Features, RankingResult
 from reid.models.embedder import ReidModel
 
@@ -61,7 +62,7 @@ def load_data(config: DataConfig) -> ReidData:
     if distributed.is_main():
         data.prepare(config)
     distributed.barrier()
-    return data.load(config.name, config.root)
+    return data.load(config.name, config.root, protocol=config.protocol, skip_bad=config.skip_bad)
 
 
 def train(
@@ -99,6 +100,11 @@ def train(
     accelerator = make_accelerator(config.train)
     if data is None:
         data = load_data(config.data)
+    if not data.train:
+        raise UserError(
+            f"{data.name} has no training images: train on another set, such as market1501, and "
+            f"give the checkpoint to reid evaluate --data {data.name}"
+        )
     _start_folder(out, config, resume)
     task = build_task(config, data.train, accelerator.device, images)
 
@@ -137,7 +143,6 @@ def train(
 
 def _start_folder(out: Path, config: RunConfig, resume: bool) -> None:
     from reid.engine.trainer import CHECKPOINT, MODEL
-    from reid.errors import UserError
 
     if not resume and any((out / name).exists() for name in (CHECKPOINT, MODEL)):
         raise UserError(
@@ -146,7 +151,9 @@ def _start_folder(out: Path, config: RunConfig, resume: bool) -> None:
         )
     written = out / "config.json"
     if resume and written.is_file():
-        changed = _changed_keys(json.loads(written.read_text(encoding="utf-8")), to_dict(config))
+        # a run of an older version lacks the newer keys, whose defaults it used
+        old = to_dict(from_dict(json.loads(written.read_text(encoding="utf-8"))))
+        changed = _changed_keys(old, to_dict(config))
         if changed:
             raise UserError(
                 f"{out} holds a run with another {', '.join(changed)}; resume with the "
@@ -204,7 +211,8 @@ def evaluate_model(
 
     query = extract_features(model, config, data.query, batch_size=batch_size, label="query")
     gallery = extract_features(model, config, data.gallery, batch_size=batch_size, label="gallery")
-    return evaluate_sharded(query, gallery, chunk=CHUNK), query, gallery
+    result = evaluate_sharded(query, gallery, chunk=CHUNK, distractor_pid=data.distractor_pid)
+    return result, query, gallery
 
 
 def scores(result: RankingResult) -> dict[str, Any]:

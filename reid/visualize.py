@@ -59,7 +59,7 @@ def visualize(
         query = extract(model, data.query, preprocess, label="query")
     gallery = extract(model, data.gallery, preprocess, label="gallery")
     ranked_list_sheet(
-        evaluate(query, gallery),
+        evaluate(query, gallery, distractor_pid=data.distractor_pid),
         [record.path for record in data.query],
         [record.path for record in data.gallery],
         queries=chosen.tolist(),

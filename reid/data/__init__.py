@@ -59,16 +59,20 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def load(name: str, root: str | Path) -> ReidData:
+def load(
+    name: str, root: str | Path, *, protocol: str | None = None, skip_bad: bool = False
+) -> ReidData:
     """Read a data set of the catalog.
 
     Args:
         name: Such as "market1501" or "occluded-mannequins".
-        root: Its folder.
+        root: Its folder or archive.
+        protocol: Named protocol of the data set; None or "" takes its default.
+        skip_bad: Leave out what does not fit, and list it on standard error, instead of raising.
 
     Raises:
         UserError: Unknown name, missing or empty folder, or lists that cannot be evaluated.
     """
     from reid.data import catalog
 
-    return catalog.read(name, root)
+    return catalog.read(name, root, protocol=protocol, skip_bad=skip_bad)

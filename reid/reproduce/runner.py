@@ -147,7 +147,9 @@ def run_row(config: RunConfig, row: Row, out: Path, decoded: DecodedData) -> Row
     gallery = extract(
         model, decoded.data.gallery, preprocess, images=decoded.gallery, progress=False
     )
-    ranking = evaluate_sharded(query, gallery, chunk=CHUNK)
+    ranking = evaluate_sharded(
+        query, gallery, chunk=CHUNK, distractor_pid=decoded.data.distractor_pid
+    )
     if distributed.is_main():
         payload = json.dumps(scores(ranking), indent=2)
         write_atomic(folder / "evaluation.json", payload.encode())

@@ -1,41 +1,29 @@
 """Data sets by name."""
 
-import os
-
 from reid.data.catalog.check import DatasetCheck, SplitCheck, check
-from reid.data.catalog.entries import ENTRIES, Entry, entry
-from reid.data.catalog.market import read_market
-from reid.data.records import ReidData
+from reid.data.catalog.entries import ENTRIES, entry
+from reid.data.catalog.locate import LayoutFound, locate
+from reid.data.catalog.reading import read
+from reid.data.catalog.spec import Count, Entry, Layout, Part, Protocol
 
 __all__ = [
     "ENTRIES",
+    "Count",
     "DatasetCheck",
     "Entry",
+    "Layout",
+    "LayoutFound",
+    "Part",
+    "Protocol",
     "SplitCheck",
     "check",
     "entry",
+    "locate",
     "names",
     "read",
-    "read_market",
 ]
 
 
 def names() -> list[str]:
     """Names that `read` knows."""
     return list(ENTRIES)
-
-
-def read(name: str, root: str | os.PathLike[str]) -> ReidData:
-    """Read a data set by name.
-
-    Args:
-        name: One of `names()`.
-        root: Folder of the data set.
-
-    Returns:
-        Its training, query and gallery records.
-
-    Raises:
-        UserError: Unknown name, or a folder that does not hold this data set.
-    """
-    return read_market(root, entry=entry(name))

@@ -2,12 +2,11 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from reid._optional import require
-from reid.data.catalog.entries import entry
-from reid.data.catalog.market import read_market
+from reid.data.catalog.reading import read
 from reid.data.records import Record
+from reid.data.source import read_bytes
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def check(name: str, root: str | os.PathLike[str], *, decode: bool = True) -> Da
     Raises:
         UserError: As `read`.
     """
-    data = read_market(root, entry=entry(name))
+    data = read(name, root)
     cameras: dict[int, set[int]] = {}
     for record in data.gallery:
         cameras.setdefault(record.pid, set()).add(record.camid)
@@ -113,7 +112,7 @@ def _count(records: list[Record]) -> SplitCheck:
 
 
 def _readable(path: str, decode: bool) -> bool:
-    content = Path(path).read_bytes()
+    content = read_bytes(path)
     if not content or not decode:
         return bool(content)
     cv2, numpy = require("cv2"), require("numpy")
