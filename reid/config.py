@@ -31,6 +31,8 @@ class DataConfig:
         seed: Seed of a generated set.
         image_size: Height and width in pixels that images are resized to.
         interpolation: Resize filter: bicubic or bilinear.
+        cache: Folder that keeps decoded images for all runs and processes; "auto" is one in the
+            user's folder of caches, empty decodes into memory at every start.
     """
 
     name: str = "occluded-mannequins"
@@ -41,6 +43,7 @@ class DataConfig:
     seed: int = 0
     image_size: tuple[int, int] = (256, 128)
     interpolation: str = "bicubic"
+    cache: str = ""
 
 
 @dataclass

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from reid.config import DataConfig, RunConfig, from_dict, to_dict
 from reid.data.records import Record, ReidData
+from reid.data.store import Held
 from reid.engine import distributed
 from reid.engine.checkpoint import write_atomic
 from reid.errors import UserError
@@ -20,6 +21,8 @@ from reid.models.embedder import ReidModel
 PROVENANCE = "provenance.json"
 # Queries are shared out over processes in blocks of this many.
 CHUNK = 128
+# Decoded queries and gallery of at most so many bytes are kept between evaluations.
+HELD_BYTES = 4 << 30
 
 
 @dataclass
@@ -107,13 +110,14 @@ def train(
         )
     _start_folder(out, config, resume)
     task = build_task(config, data.train, accelerator.device, images)
+    seen = _evaluation_images(config, data, evaluate_after)
 
     def after_epoch(finished: int) -> dict[str, float]:
         every = config.train.eval_every
         if not every or finished % every or not (data.query and data.gallery):
             return {}
         model = accelerator.unwrap_model(task.module).model
-        result = evaluate_model(model, config, data)[0]
+        result = evaluate_model(model, config, data, images=seen)[0]
         return {"rank1": result.rank1, "mAP": result.mAP}
 
     trained_before = resume and (out / MODEL).is_file()
@@ -135,10 +139,31 @@ def train(
     model = accelerator.unwrap_model(task.module).model.eval()
     result = None
     if evaluate_after and data.query and data.gallery:
-        result = evaluate_model(model, config, data)[0]
+        result = evaluate_model(model, config, data, images=seen)[0]
         if distributed.is_main():
             write_atomic(out / "evaluation.json", json.dumps(scores(result), indent=2).encode())
     return TrainedRun(out=out, model=model, history=history, result=result)
+
+
+def _evaluation_images(
+    config: RunConfig, data: ReidData, evaluate_after: bool
+) -> tuple[Tensor | Held | None, Tensor | Held | None]:
+    """Queries and gallery: from the cache, or decoded once where a run evaluates several times."""
+    from reid.data.cache import mapped
+
+    if not (data.query and data.gallery and (config.train.eval_every or evaluate_after)):
+        return None, None
+    height, width = config.data.image_size
+    size = (len(data.query) + len(data.gallery)) * 3 * height * width
+    keep = config.train.eval_every > 0 and size <= HELD_BYTES
+
+    def images(records: list[Record]) -> Tensor | Held | None:
+        found = mapped(records, config.data)
+        if found is None and keep:
+            return Held(records, config.data.image_size, config.data.interpolation)
+        return found
+
+    return images(data.query), images(data.gallery)
 
 
 def _start_folder(out: Path, config: RunConfig, resume: bool) -> None:
@@ -181,7 +206,7 @@ def extract_features(
     config: RunConfig,
     records: list[Record],
     *,
-    images: Tensor | None = None,
+    images: Tensor | Held | None = None,
     batch_size: int = 64,
     label: str = "extract",
 ) -> Features:
@@ -200,17 +225,34 @@ def extract_features(
 
 
 def evaluate_model(
-    model: ReidModel, config: RunConfig, data: ReidData, *, batch_size: int = 64
+    model: ReidModel,
+    config: RunConfig,
+    data: ReidData,
+    *,
+    images: tuple[Tensor | Held | None, Tensor | Held | None] = (None, None),
+    batch_size: int = 64,
 ) -> tuple[RankingResult, Features, Features]:
     """Extract query and gallery with real pruning and rank them.
+
+    Args:
+        model: The model.
+        config: Of the run that trained it.
+        data: Query and gallery.
+        images: Of query and gallery, where they are decoded; None reads the files.
+        batch_size: Images in one forward.
 
     Returns:
         The ranking, the query features and the gallery features.
     """
     from reid.evaluation import evaluate_sharded
 
-    query = extract_features(model, config, data.query, batch_size=batch_size, label="query")
-    gallery = extract_features(model, config, data.gallery, batch_size=batch_size, label="gallery")
+    query, gallery = (
+        extract_features(model, config, records, images=seen, batch_size=batch_size, label=label)
+        for label, records, seen in (
+            ("query", data.query, images[0]),
+            ("gallery", data.gallery, images[1]),
+        )
+    )
     result = evaluate_sharded(query, gallery, chunk=CHUNK, distractor_pid=data.distractor_pid)
     return result, query, gallery
 

@@ -1,9 +1,9 @@
-"""Decoded images in memory: one uint8 tensor that training and extraction index."""
+"""From image files to uint8 tensors: decoded at once, or when they are first asked for."""
 
-import os
+import io
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,16 +11,20 @@ import torch
 from torch import Tensor
 
 from reid._optional import require
+from reid.data import usable_cores
 from reid.data.records import Record
+from reid.data.source import read_bytes
 from reid.errors import UserError
 
 
-def decode(path: str, image_size: tuple[int, int], interpolation: str = "bicubic") -> np.ndarray:
+def decode(
+    path: str, image_size: tuple[int, int] | None, interpolation: str = "bicubic"
+) -> np.ndarray:
     """Read one image file.
 
     Args:
-        path: Image file of any format Pillow reads.
-        image_size: Height and width of the result in pixels.
+        path: File of any format Pillow reads, or "<archive>!/<member>".
+        image_size: Height and width of the result in pixels; None keeps those of the file.
         interpolation: bicubic or bilinear, both with anti-aliasing.
 
     Returns:
@@ -29,24 +33,33 @@ def decode(path: str, image_size: tuple[int, int], interpolation: str = "bicubic
     Raises:
         UserError: Missing, empty or damaged file; the message names it.
     """
+    return decode_bytes(read_bytes(path), path, image_size, interpolation)
+
+
+def decode_bytes(
+    content: bytes, path: str, image_size: tuple[int, int] | None, interpolation: str = "bicubic"
+) -> np.ndarray:
+    """Decode what `path` held; as `decode`."""
     image_module = require("PIL.Image")
     filters = {
         "bicubic": image_module.Resampling.BICUBIC,
         "bilinear": image_module.Resampling.BILINEAR,
     }
-    height, width = image_size
+    if not content:
+        raise UserError(f"{path} is empty (0 bytes); delete it or copy it again")
     try:
-        if os.path.getsize(path) == 0:
-            raise UserError(f"{path} is empty (0 bytes); delete it or copy it again")
-        with image_module.open(path) as image:
+        with image_module.open(io.BytesIO(content)) as image:
             rgb = image.convert("RGB")
-            if rgb.size != (width, height):
-                rgb = rgb.resize((width, height), filters[interpolation])
+            if image_size is not None and rgb.size != image_size[::-1]:
+                rgb = rgb.resize(image_size[::-1], filters[interpolation])
             return np.asarray(rgb).transpose(2, 0, 1)
-    except UserError:
-        raise
     except image_module.DecompressionBombError as error:
         raise UserError(f"{path} is far larger than any image of a person ({error})") from error
+    except require("PIL").UnidentifiedImageError as error:
+        raise UserError(
+            f"{path} cannot be read as an image (no known format begins with {content[:8]!r}); "
+            "delete it or copy it again"
+        ) from error
     except (
         OSError,
         SyntaxError,
@@ -82,20 +95,73 @@ def load_images(
         UserError: Names every unreadable file, up to five.
     """
     images = np.empty((len(records), 3, *image_size), dtype=np.uint8)
-    problems: list[str] = []
 
     def read(number: int) -> None:
+        images[number] = decode(records[number].path, image_size, interpolation)
+
+    each(read, len(records), workers)
+    return torch.from_numpy(images)
+
+
+def each(read: Callable[[int], None], count: int, workers: int | None = None) -> None:
+    """Call `read` with 0 to count - 1 in threads.
+
+    Raises:
+        UserError: Joins the messages of the calls that raised one, up to five.
+    """
+    problems: list[str] = []
+
+    def call(number: int) -> None:
         try:
-            images[number] = decode(records[number].path, image_size, interpolation)
+            read(number)
         except UserError as error:
             problems.append(str(error))
 
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        list(pool.map(read, range(len(records))))
+    with ThreadPoolExecutor(workers or usable_cores()) as pool:
+        list(pool.map(call, range(count)))
     if problems:
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
         raise UserError("; ".join(sorted(problems)[:5]) + more)
-    return torch.from_numpy(images)
+
+
+class Held:
+    """Images that are decoded when they are first asked for, and kept.
+
+    Memory is taken for the rows that were asked for only, so a process of several holds its share.
+
+    Args:
+        records: Images to read.
+        image_size: Height and width in pixels.
+        interpolation: bicubic or bilinear.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        image_size: tuple[int, int],
+        interpolation: str = "bicubic",
+    ) -> None:
+        self._records = records
+        self._how = image_size, interpolation
+        self._images = torch.from_numpy(np.empty((len(records), 3, *image_size), np.uint8))
+        self._known = np.zeros(len(records), dtype=bool)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        """Return a (b, 3, H, W) uint8 view.
+
+        Raises:
+            UserError: Names every unreadable file, up to five.
+        """
+        wanted = np.arange(len(self))[rows]
+        missing = wanted[~self._known[wanted]]
+        if len(missing):
+            found = load_images([self._records[row] for row in missing], *self._how)
+            self._images[torch.from_numpy(missing)] = found
+            self._known[missing] = True
+        return self._images[rows]
 
 
 def relabel(records: Sequence[Record]) -> tuple[list[int], dict[int, int]]:
@@ -117,12 +183,29 @@ def place(images: Tensor, device: torch.device, policy: str = "auto") -> Tensor:
         policy: auto (when it takes at most half of the free memory), yes or no.
 
     Returns:
-        The images on the device, or pinned on the CPU.
+        The images on the device, or as they are on the CPU: `reid.data.ahead` then brings batches.
     """
     if device.type != "cuda" or policy == "no":
         return images
     if policy == "auto":
         free, _ = torch.cuda.mem_get_info(device)
         if images.numel() > free // 2:
-            return images.pin_memory()
+            return images
     return images.to(device)
+
+
+def take(images: Tensor, rows: Tensor, device: torch.device) -> Tensor:
+    """Copy rows of a set in host memory, into pinned memory if they are meant for a GPU.
+
+    Args:
+        images: (N, 3, H, W) uint8 on the CPU.
+        rows: (B,) int64 on the CPU.
+        device: Where the rows will be used.
+
+    Returns:
+        (B, 3, H, W) uint8 on the CPU.
+    """
+    out = torch.empty(
+        (len(rows), *images.shape[1:]), dtype=images.dtype, pin_memory=device.type == "cuda"
+    )
+    return torch.index_select(images, 0, rows, out=out)

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reid._optional import require
+from reid.data.ahead import Ahead
 from reid.data.records import Record
-from reid.data.store import load_images
+from reid.data.store import Held, load_images
 from reid.engine.distributed import gather_shards, is_main, shard_range
 from reid.evaluation import Features
 from reid.models.embedder import Preprocess, ReidModel
@@ -21,7 +22,7 @@ def extract(
     records: Sequence[Record],
     preprocess: Preprocess,
     *,
-    images: Tensor | None = None,
+    images: Tensor | Held | None = None,
     batch_size: int = 64,
     device: torch.device | None = None,
     label: str = "extract",
@@ -33,7 +34,8 @@ def extract(
         model: In evaluation mode; sparse models drop tokens for real.
         records: Images, with identities and cameras.
         preprocess: Size and normalisation the model was trained with.
-        images: (N, 3, H, W) uint8 decoded already; None reads the files in batches.
+        images: (N, 3, H, W) uint8 decoded already, or decoded once and kept; None reads the files
+            in batches, each while the model works on the one before.
         batch_size: Images in one forward.
         device: Where the model runs; None keeps it where it is.
         label: Shown in front of the progress bar.
@@ -56,7 +58,7 @@ def extract_with_kept(
     records: Sequence[Record],
     preprocess: Preprocess,
     *,
-    images: Tensor | None = None,
+    images: Tensor | Held | None = None,
     batch_size: int = 64,
 ) -> tuple[Features, dict[int, NDArray[np.int64]]]:
     """Embed images with a sparse model and say which patches each stage kept.
@@ -80,17 +82,30 @@ def _features(rows: Tensor, records: Sequence[Record]) -> Features:
 def _batches(
     records: Sequence[Record],
     preprocess: Preprocess,
-    images: Tensor | None,
-    start: int,
-    stop: int,
+    images: Tensor | Held | None,
+    span: tuple[int, int],
     batch_size: int,
+    device: torch.device,
 ) -> Iterator[Tensor]:
-    for first in range(start, stop, batch_size):
-        last = min(first + batch_size, stop)
+    """Yield (b, 3, H, W) uint8 batches of the rows in `span`, on the device."""
+
+    def read(rows: tuple[int, int]) -> list[Tensor]:
+        part = slice(*rows)
         if images is not None:
-            yield images[first:last]
-        else:
-            yield load_images(records[first:last], preprocess.image_size, preprocess.interpolation)
+            return [images[part]]
+        return [load_images(records[part], preprocess.image_size, preprocess.interpolation)]
+
+    start, stop = span
+    parts = [(first, min(first + batch_size, stop)) for first in range(start, stop, batch_size)]
+    if isinstance(images, Tensor) and images.device.type == device.type:
+        yield from (images[slice(*part)] for part in parts)
+        return
+    ahead = Ahead(read, device)
+    try:
+        for part, following in zip(parts, [*parts[1:], None], strict=True):
+            yield ahead(part, following)[0]
+    finally:
+        ahead.close()
 
 
 @torch.inference_mode()
@@ -98,7 +113,7 @@ def _run(
     model: ReidModel,
     records: Sequence[Record],
     preprocess: Preprocess,
-    images: Tensor | None,
+    images: Tensor | Held | None,
     batch_size: int,
     label: str,
     progress: bool,
@@ -119,8 +134,8 @@ def _run(
         dynamic_ncols=True,
     )
     done = 0
-    for pixels in _batches(records, preprocess, images, start, stop, batch_size):
-        x = preprocess(pixels.to(device, non_blocking=True))
+    for pixels in _batches(records, preprocess, images, (start, stop), batch_size, device):
+        x = preprocess(pixels.to(device))
         if with_kept:
             feature, decisions = model.backbone.forward_with_decisions(x)
             for decision in decisions:

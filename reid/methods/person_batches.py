@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from reid.config import RunConfig
+from reid.data.ahead import Ahead
 from reid.data.augment import Augmenter
+from reid.data.cache import images_of
 from reid.data.occluders import OccluderBank
 from reid.data.records import Record
 from reid.data.samplers import PKSampler, sample_keys, shard
-from reid.data.store import load_images, place, relabel
+from reid.data.store import place, relabel, take
 from reid.engine import distributed
 
 
@@ -33,15 +35,15 @@ class PersonBatches:
         images: Tensor | None = None,
     ) -> None:
         if images is None:
-            images = load_images(records, config.data.image_size, config.data.interpolation)
+            images = images_of(records, config.data)
         labels, mapping = relabel(records)
         train = config.train
         self.identities = len(mapping)
         self.device = device
         self.seed = train.seed
         self.images = place(images, device, train.keep_data_on_device)
-        self.labels = torch.tensor(labels)
-        self.camids = torch.tensor([record.camid for record in records])
+        self.labels = torch.tensor(labels, device=device)
+        self.camids = torch.tensor([record.camid for record in records], device=device)
         self.sampler = PKSampler(
             [record.pid for record in records],
             [record.camid for record in records],
@@ -62,7 +64,12 @@ class PersonBatches:
             )
             for view in config.augment.views
         ]
-        self._epoch: tuple[int, Any] | None = None
+        self._epoch: tuple[int, Tensor, Tensor] | None = None
+        # what lies in host memory for a GPU, or in a mapped file, is read a batch ahead
+        resident = self.images.device.type == device.type
+        self._ahead = None
+        if not resident or (config.data.cache and device.type == "cpu"):
+            self._ahead = Ahead(self._read, device)
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -75,21 +82,53 @@ class PersonBatches:
             labels: (b,) int64 identity labels; camids: (b,) int64.
             keys: (views * b,) int64, the randomness of every image of every view.
         """
-        if self._epoch is None or self._epoch[0] != epoch:
-            self._epoch = (epoch, torch.as_tensor(self.sampler.epoch(epoch)))
-        indices = self._epoch[1][index]
-        positions = torch.arange(indices.numel()) + index * indices.numel()
-        rank, world = distributed.rank(), distributed.world_size()
-        indices, positions = shard(indices, rank, world), shard(positions, rank, world)
-        pixels = self.images[indices.to(self.images.device)].to(self.device, non_blocking=True)
-        views, keys = [], []
-        for number, augment in enumerate(self.augmenters):
-            key = sample_keys(self.seed, epoch, positions, number).to(self.device)
-            views.append(augment(pixels, key))
-            keys.append(key)
+        # on a GPU that holds the images nothing below is copied to it or waited for
+        rows = self._share(self._order(epoch)[1][index])
+        keys = self._keys(epoch, index, self.device)
+        read: list[Tensor] = []
+        if self._ahead is None:
+            pixels = self.images.index_select(0, rows)
+        else:
+            last = index + 1 == len(self)
+            pixels, *read = self._ahead(
+                (epoch, index), (epoch + 1, 0) if last else (epoch, index + 1)
+            )
+        sources = iter(read)
+        views = [
+            augment(pixels, key, next(sources, None) if augment.pastes else None)
+            for augment, key in zip(self.augmenters, keys, strict=True)
+        ]
         return {
             "views": views,
-            "labels": self.labels[indices].to(self.device),
-            "camids": self.camids[indices].to(self.device),
+            "labels": self.labels[rows],
+            "camids": self.camids[rows],
             "keys": torch.cat(keys),
         }
+
+    def _order(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """Rows of all batches of an epoch, on the CPU and on the device."""
+        known = self._epoch
+        if known is None or known[0] != epoch:
+            order = torch.as_tensor(self.sampler.epoch(epoch))
+            known = self._epoch = (epoch, order, order.to(self.device))
+        return known[1:]
+
+    def _keys(self, epoch: int, index: int, device: torch.device) -> list[Tensor]:
+        """Keys of this rank's images in a batch, for each view."""
+        count = self.sampler.batch_size
+        positions = self._share(torch.arange(count, device=device) + index * count)
+        views = range(len(self.augmenters))
+        return [sample_keys(self.seed, epoch, positions, view) for view in views]
+
+    def _share(self, batch: Tensor) -> Tensor:
+        return shard(batch, distributed.rank(), distributed.world_size())
+
+    def _read(self, batch: tuple[int, int]) -> list[Tensor]:
+        """Read the images of a batch and the donors of its views from host memory."""
+        epoch, index = batch
+        wanted = [self._share(self._order(epoch)[0][index])]
+        keys = self._keys(epoch, index, torch.device("cpu"))
+        wanted += [
+            a.donor_rows(key) for a, key in zip(self.augmenters, keys, strict=True) if a.pastes
+        ]
+        return [take(self.images, rows, self.device) for rows in wanted]

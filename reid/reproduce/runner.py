@@ -12,8 +12,8 @@ from torch import Tensor
 
 from reid import config as configuration
 from reid.config import RunConfig
+from reid.data.cache import images_of
 from reid.data.records import ReidData
-from reid.data.store import load_images
 from reid.engine import distributed
 from reid.engine.checkpoint import write_atomic
 from reid.engine.extract import extract, extract_with_kept
@@ -62,13 +62,12 @@ class DecodedData:
 
     @classmethod
     def read(cls, data: ReidData, config: RunConfig) -> "DecodedData":
-        """Decode all three lists at the configured size."""
-        size, filter_name = config.data.image_size, config.data.interpolation
+        """Decode all three lists at the configured size, or open them from the cache."""
         return cls(
             data=data,
-            train=load_images(data.train, size, filter_name),
-            query=load_images(data.query, size, filter_name),
-            gallery=load_images(data.gallery, size, filter_name),
+            train=images_of(data.train, config.data),
+            query=images_of(data.query, config.data),
+            gallery=images_of(data.gallery, config.data),
         )
 
 

@@ -10,7 +10,7 @@ from reid.data.augment.color import color_jitter
 from reid.data.augment.erasing import random_erasing
 from reid.data.augment.flip_crop import flip_crop, scaled_padding
 from reid.data.augment.noda import noda
-from reid.data.augment.random_patch import random_patch
+from reid.data.augment.random_patch import donor_rows, random_patch
 from reid.data.occluders import OccluderBank
 from sparse_vit.keyed_random import fold
 
@@ -95,12 +95,13 @@ class Augmenter:
         self._occluders: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, keys: Tensor, sources: Tensor | None = None) -> Tensor:
         """Augment a batch.
 
         Args:
             images: (B, 3, H, W) uint8, already resized; not changed.
             keys: (B,) int64, one per image and view: see `reid.data.samplers.sample_keys`.
+            sources: (B, 3, H, W) uint8 donors at `donor_rows(keys)`, where they were read before.
 
         Returns:
             (B, 3, H, W) float32, normalised, on the device of `images`.
@@ -121,8 +122,11 @@ class Augmenter:
         keys = keys.to(images.device)
         pad = scaled_padding(config.pad, self.image_size[0])
         out = flip_crop(images, fold(keys, 0), flip=config.flip, pad=pad)
-        if self.view == "clean" and config.random_patch > 0 and self.donors is not None:
-            out = random_patch(out, fold(keys, 1), self.donors, p=config.random_patch)
+        if self.pastes:
+            assert self.donors is not None
+            out = random_patch(
+                out, fold(keys, 1), self.donors, p=config.random_patch, sources=sources
+            )
         if config.color_jitter > 0 or self.view == "occluded":
             out = out.float() / 255.0
         if config.color_jitter > 0:
@@ -133,6 +137,16 @@ class Augmenter:
         if self.view == "clean" and config.erasing > 0:
             out = random_erasing(out, fold(keys, 4), p=config.erasing)
         return out
+
+    @property
+    def pastes(self) -> bool:
+        """Whether images get patches of donors."""
+        return self.view == "clean" and self.config.random_patch > 0 and self.donors is not None
+
+    def donor_rows(self, keys: Tensor) -> Tensor:
+        """Rows of the donors that a batch takes patches from, (B,) int64, where `pastes` holds."""
+        assert self.donors is not None
+        return donor_rows(fold(keys, 1), len(self.donors))
 
     def _occluders_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Cut-outs for this image size, and their aspect ratios, on a device."""

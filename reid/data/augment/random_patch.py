@@ -22,6 +22,7 @@ def random_patch(
     p_rotate: float = 0.5,
     max_degrees: int = 10,
     p_flip: float = 0.5,
+    sources: Tensor | None = None,
 ) -> Tensor:
     """Paste a rectangle of a donor image at a random place.
 
@@ -40,6 +41,8 @@ def random_patch(
         p_rotate: Probability of a rotation by a whole number of degrees.
         max_degrees: Largest rotation either way.
         p_flip: Probability that the patch is flipped.
+        sources: (B, C, H, W) uint8 donor of each image, `donors[donor_rows(keys, N)]`, where they
+            were read before; None takes them from `donors`.
 
     Returns:
         (B, C, H, W) uint8.
@@ -52,7 +55,6 @@ def random_patch(
     source_top, source_left = random_corner(keys, box_h, box_w, height, width, stream=2)
     top, left = random_corner(keys, box_h, box_w, height, width, stream=4)
     pasted = bernoulli(keys, p, stream=6)
-    donor = integers(keys, 0, donors.shape[0], stream=7)
     flipped = bernoulli(keys, p_flip, stream=8)
     degrees = integers(keys, -max_degrees, max_degrees + 1, stream=9)
     degrees = degrees * bernoulli(keys, p_rotate, stream=10)
@@ -72,8 +74,14 @@ def random_patch(
     u = torch.where(column(flipped), box_w - 1 - u, u)
     index = (column(source_top) + v) * width + column(source_left) + u
     index = (index * in_source).view(batch, 1, -1).expand(-1, channels, -1)
-    source = donors[donor.to(donors.device)].to(device)
-    patch = source.reshape(batch, channels, -1).gather(2, index).view_as(images)
+    if sources is None:
+        sources = donors[donor_rows(keys, len(donors)).to(donors.device)].to(device)
+    patch = sources.reshape(batch, channels, -1).gather(2, index).view_as(images)
     patch = patch * in_source[:, None].to(images.dtype)
     target = box_mask(top, left, box_h.view(-1), box_w.view(-1), height, width)
     return torch.where((target & column(pasted))[:, None], patch, images)
+
+
+def donor_rows(keys: Tensor, count: int) -> Tensor:
+    """Which of `count` donors each image gets its patch from: (B,) int64."""
+    return integers(keys, 0, count, stream=7)
