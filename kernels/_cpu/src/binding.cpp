@@ -6,6 +6,7 @@
 #include "attention.h"
 #include "attention_backward.h"
 #include "isa.h"
+#include "ranking.h"
 #include "rows.h"
 
 #define TEXT(name) #name
@@ -35,6 +36,22 @@ struct Argument<sparse_vit::Norm>
     : Aggregated<sparse_vit::Norm, sparse_vit::Type, std::int64_t, std::int64_t, const float*,
                  const float*, float*, float*> {};
 
+template <>
+struct Argument<sparse_vit::RankedSets>
+    : Aggregated<sparse_vit::RankedSets, sparse_vit::Metric, const void*, const void*, std::int64_t,
+                 std::int64_t, std::int64_t, const double*, const double*, const float*,
+                 const double*, const float*, const float*, double, double, double> {};
+
+template <>
+struct Argument<sparse_vit::Thresholds>
+    : Aggregated<sparse_vit::Thresholds, const float*, const std::int64_t*, const std::int64_t*,
+                 std::int64_t, const std::uint8_t*, const std::int64_t*, const std::int64_t*> {};
+
+template <>
+struct Argument<sparse_vit::Places>
+    : Aggregated<sparse_vit::Places, std::int64_t*, std::int64_t*, std::int64_t*, std::int64_t,
+                 std::int64_t*, float*> {};
+
 }  // namespace binding
 
 namespace {
@@ -63,6 +80,10 @@ PyMethodDef methods[] = {
     binding::method<sparse_vit::gather_rows_grad>("gather_rows_grad"),
     binding::method<sparse_vit::gather_norm>("gather_norm"),
     binding::method<sparse_vit::norm_grad>("norm_grad"),
+    binding::method<sparse_vit::ranking_norms>("ranking_norms"),
+    binding::method<sparse_vit::ranking_centre>("ranking_centre"),
+    binding::method<sparse_vit::ranking_pairs>("ranking_pairs"),
+    binding::method<sparse_vit::ranking_places>("ranking_places"),
     {nullptr, nullptr, 0, nullptr},
 };
 
