@@ -85,14 +85,16 @@ def problems(draw):
     ties=st.sampled_from(["stable", "optimistic", "pessimistic"]),
     chunk=st.integers(1, 4),
     max_rank=st.sampled_from([1, 5, 20]),
+    impl=st.sampled_from([None, "reference"]),
 )
-def test_matches_the_sorted_row_oracle(problem, ties, chunk, max_rank):
+def test_matches_the_sorted_row_oracle(problem, ties, chunk, max_rank, impl):
     metric, query, gallery = problem
     table, counted, cmc, lists = oracle(query, gallery, metric, ties, max_rank)
     sets = [
         make(*(list(column) for column in zip(*rows, strict=True))) for rows in (query, gallery)
     ]
     arguments = {"metric": metric, "ties": ties, "chunk": chunk, "max_rank": max_rank}
+    arguments["impl"] = impl
     if not counted:
         with pytest.raises(UserError, match="no query has a match"):
             evaluate(*sets, **arguments)

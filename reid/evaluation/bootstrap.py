@@ -125,8 +125,7 @@ def _scores(result: RankingResult) -> dict[str, NDArray[np.float64]]:
     """Return the score of each counted query, (V,) per name, whose mean is the metric."""
     table = result.per_query
     valid = table.valid
-    first = table.first_rank[valid]
-    ranks = {f"rank{r}": np.where(first <= r, 100.0, 0.0) for r in (1, 5, 10)}
+    ranks = {f"rank{r}": 100.0 * table.hits[valid, r - 1] for r in (1, 5, 10)}
     return {**ranks, "mAP": table.ap[valid], "mINP": table.inp[valid]}
 
 

@@ -9,12 +9,11 @@ counted gallery rows, from 1. Then
     rank-k       = 1 if r_1 <= k else 0
 
 and mAP, mINP and CMC are the means over the counted queries, in percent. The places are counted:
-every gallery row is looked up among the few sorted matches and the counts are summed.
+a match's place is one more than the number of counted rows before it.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,15 +21,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reid.errors import UserError
+from reid.evaluation import distances, matching
+from reid.evaluation import ties as policies
+from reid.evaluation.distances import Gallery, Metric
 from reid.evaluation.features import Features
+from reid.evaluation.matching import JUNK_PID, Ids
 from reid.evaluation.result import PerQuery, RankingResult
+from reid.evaluation.ties import Ties
 
-Metric = Literal["cosine", "euclidean"]
-Ties = Literal["stable", "optimistic", "pessimistic"]
-
-_JUNK_PID = -1
-_MAX_BLOCK = 1 << 22
-_LAST = torch.iinfo(torch.int64).max
+# The curve is kept this far whatever its length, for rank-1, rank-5 and rank-10 of each query.
+_FEWEST_HITS = 10
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Block:
     ap: Tensor
     trapezoid: Tensor
     inp: Tensor
+    hits: Tensor
     first: Tensor
     matches: Tensor
     tied: Tensor
@@ -76,8 +77,11 @@ def evaluate(
     chunk: int = 512,
     keep_top: int = 20,
     distractor_pid: int | None = 0,
+    cross_camera: bool = True,
     device: str | torch.device | None = None,
+    impl: str | None = None,
     run_blocks: BlockRunner = run_all,
+    need_match: bool = True,
 ) -> RankingResult:
     """Rank a gallery for every query and return the field's metrics, exactly.
 
@@ -85,25 +89,31 @@ def evaluate(
     take no place. Rows with `distractor_pid` are wrong for everybody. Queries for which no match
     is left are skipped, and counted as skipped.
 
-    Distances are computed in float64 and rounded to float32 before they are compared. What block
-    size, threads and device change in a sum is about a billionth of a float32 step, so in
-    practice they do not change the result, and identical images tie exactly.
+    Distances are computed in float64 and rounded to float32 before they are compared. In C++ a
+    distance depends on its two rows alone. Elsewhere what block size, threads and device change in
+    a sum is about a billionth of a float32 step, so in practice they do not change the result
+    either, and identical images tie exactly.
 
     Args:
         query: Features of the queries.
         gallery: Features of the gallery, of the same dimension.
-        metric: `cosine` (1 - cosine similarity) or `euclidean`.
+        metric: `cosine` (1 - cosine similarity), `euclidean`, `hamming` (differing bits of packed
+            codes) or `visible` (mean cosine distance of the parts that both images show).
         max_rank: Length of the CMC curve. A gallery smaller than this is no error: the curve
             stays at its last value.
         ties: Order of gallery rows at exactly the same distance: `stable` by gallery index,
-            `optimistic` matches first, `pessimistic` matches last.
-        chunk: Most queries per block; fewer are taken when the gallery is large, so that a block
-            never exceeds 4.2 million distances.
+            `optimistic` matches first, `pessimistic` matches last, `expected` the mean over all
+            orders.
+        chunk: Most queries per block. Where the C++ operator does not serve, fewer are taken when
+            the gallery is large, so that a block never exceeds 4.2 million distances.
         keep_top: How many nearest rows to keep per query for ranked lists.
         distractor_pid: Identity that marks distractors; None where 0 is a person as any other
             (MSMT17 counts from 0).
+        cross_camera: Whether images of the query's own camera are junk.
         device: Where to compute; None takes the device of the gallery features.
+        impl: Implementation of the ranking operator, as in `kernels.ranking.Gallery`.
         run_blocks: Works off the blocks of queries; `evaluate_sharded` spreads them over processes.
+        need_match: Whether it is an error if no query has a match; otherwise scores are NaN.
 
     Returns:
         Percentages, a per-query table and the nearest rows of every query.
@@ -114,150 +124,57 @@ def evaluate(
     """
     _check(query, gallery, metric, max_rank, ties, chunk, keep_top, distractor_pid)
     place = torch.device(device) if device is not None else gallery.features.device
-    q = _prepare(query.features, metric, place, "query")
-    g = _prepare(gallery.features, metric, place, "gallery")
-    ids = _Ids(query, gallery, distractor_pid, place)
-    rows = max(1, min(chunk, _MAX_BLOCK // len(gallery)))
+    ids = Ids(query, gallery, distractor_pid, cross_camera, place)
+    countable = None if bool(ids.countable.all()) else ids.countable
+    prepared = distances.gallery_of(gallery, metric, place, countable=countable, impl=impl)
+    q = distances.rows_of(query, place)
+    rows = rows_at_once(prepared, chunk)
     top = min(keep_top, len(gallery))
+    length = max(max_rank, _FEWEST_HITS)
 
     def rank_block(index: int) -> Block:
         start = index * rows
-        return _rank_block(q[start : start + rows], g, ids, start, metric, ties, top)
+        return _rank_block(q[start : start + rows], prepared, ids, start, ties, top, length)
 
     blocks = run_blocks(rank_block, len(query), rows)
-    return _collect(blocks, query, gallery, metric, ties, max_rank)
+    return _collect(blocks, query, gallery, metric, ties, max_rank, need_match)
 
 
-class _Ids:
-    """Identities and cameras on the device, and which gallery rows can be a match at all."""
-
-    def __init__(
-        self,
-        query: Features,
-        gallery: Features,
-        distractor_pid: int | None,
-        device: torch.device,
-    ) -> None:
-        self.query_pids = torch.from_numpy(query.pids).to(device)
-        self.query_camids = torch.from_numpy(query.camids).to(device)
-        self.pids = torch.from_numpy(gallery.pids).to(device)
-        self.camids = torch.from_numpy(gallery.camids).to(device)
-        self.junk = self.pids == _JUNK_PID
-        self.matchable = ~self.junk
-        if distractor_pid is not None:
-            self.matchable &= self.pids != distractor_pid
+def rows_at_once(gallery: Gallery, chunk: int) -> int:
+    """Return how many queries a block holds: the reference keeps its distances."""
+    if gallery.impl != "reference":
+        return chunk
+    return max(1, min(chunk, distances.BLOCK // len(gallery)))
 
 
 def _rank_block(
-    q: Tensor, g: Tensor, ids: _Ids, start: int, metric: Metric, ties: Ties, top: int
+    q: Tensor, gallery: Gallery, ids: Ids, start: int, ties: Ties, top: int, length: int
 ) -> Block:
-    distance = _distances(q, g, metric)
-    block = slice(start, start + q.shape[0])
-    same_pid = (ids.query_pids[block, None] == ids.pids) & ids.matchable
-    same_camera = ids.query_camids[block, None] == ids.camids
-    match = same_pid & ~same_camera
-    junk = (same_pid & same_camera) | ids.junk
-    key = _keys(distance, match, ties)
-
-    nearest_key = torch.topk(key, top, dim=1, largest=False, sorted=True).values
-    nearest = nearest_key & 0x7FFFFFFF
-    status = torch.where(match, 0, torch.where(junk, 2, 1)).to(torch.int8)
-
-    matches = match.sum(dim=1)
-    sorted_keys = _sorted_matches(key, match, matches)
-    # left-sided: a row falls into the bucket of the first match that is not before it
-    bucket = torch.searchsorted(sorted_keys, key)
-    counted = (~junk).to(torch.int64)
-    width = sorted_keys.shape[1]
-    histogram = torch.zeros(q.shape[0], width + 1, dtype=torch.int64, device=q.device)
-    histogram.scatter_add_(1, bucket, counted)
-    ranks = histogram.cumsum(dim=1)[:, :width]
-
-    values = _tie_values(sorted_keys)
-    own = key >> 32
-    beside = (values.gather(1, bucket + 1) == own) | (values.gather(1, bucket) == own)
-    tied = (beside & ~match & ~junk).any(dim=1)
-
-    hit = torch.arange(1, width + 1, device=q.device, dtype=torch.float64)
-    real = hit <= matches[:, None]
-    place = ranks.to(torch.float64)
-    precision = hit / place.clamp(min=1.0)
-    before = torch.where(place > 1.0, (hit - 1.0) / (place - 1.0).clamp(min=1.0), 1.0)
-    total = matches.clamp(min=1).to(torch.float64)
-    zero = torch.zeros((), dtype=torch.float64, device=q.device)
-    last = ranks.gather(1, (matches - 1).clamp(min=0)[:, None])[:, 0]
-    return Block(
-        ap=torch.where(real, precision, zero).sum(dim=1) / total,
-        trapezoid=torch.where(real, (before + precision) / 2.0, zero).sum(dim=1) / total,
-        inp=total / last.clamp(min=1).to(torch.float64),
-        first=ranks[:, 0],
-        matches=matches,
-        tied=tied,
-        top=nearest,
-        top_distance=distance.gather(1, nearest),
-        top_status=status.gather(1, nearest),
+    block = slice(start, start + len(q))
+    matches, junk = ids.pairs(block)
+    values = gallery.distances(q, matches.query, matches.gallery)
+    thresholds = matching.padded(matches, len(q), values, torch.inf)
+    columns = matching.padded(matches, len(q), matches.gallery, 0)
+    # gallery rows ascend, and a stable sort keeps them so where distances are equal
+    thresholds, order = thresholds.sort(dim=1, stable=True)
+    columns = columns.gather(1, order)
+    found = gallery.places(q, thresholds, columns, excluded=(junk.query, junk.gallery), top=top)
+    count = torch.bincount(matches.query, minlength=len(q))
+    scores = policies.score(
+        policies.Counts(thresholds, found.less, found.equal, found.earlier, count), ties, length
     )
-
-
-def _prepare(features: Tensor, metric: Metric, device: torch.device, which: str) -> Tensor:
-    values = features.to(device=device, dtype=torch.float64)
-    if metric == "euclidean":
-        return values
-    norms = values.norm(dim=1, keepdim=True)
-    zero = (norms[:, 0] == 0.0).nonzero()
-    if len(zero):
-        raise UserError(
-            f"{which} feature {int(zero[0])} is all zeros, which has no cosine; "
-            "check the model that made it or use metric='euclidean'"
-        )
-    return values / norms
-
-
-def _distances(q: Tensor, g: Tensor, metric: Metric) -> Tensor:
-    """Return distances (B, G) float32."""
-    product = q @ g.t()
-    if metric == "cosine":
-        distance = 1.0 - product
-    else:
-        squared = q.square().sum(dim=1, keepdim=True) + g.square().sum(dim=1) - 2.0 * product
-        distance = squared.clamp(min=0.0).sqrt()
-    # adding 0 turns -0 into +0, whose bits would otherwise order differently
-    return distance.to(torch.float32) + 0.0
-
-
-def _keys(distance: Tensor, match: Tensor, ties: Ties) -> Tensor:
-    """Return one int64 per gallery row that orders by distance, then by the tie policy.
-
-    The high half holds the float's bits in an order-preserving form, the low half one bit for the
-    policy and the gallery index, so all keys of a row differ.
-    """
-    bits = distance.view(torch.int32).to(torch.int64)
-    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
-    index = torch.arange(distance.shape[1], device=distance.device)
-    low = index if ties == "stable" else index + _policy_bit(match, ties)
-    return (ordered << 32) + low
-
-
-def _policy_bit(match: Tensor, ties: Ties) -> Tensor:
-    late = match if ties == "pessimistic" else ~match
-    return late.to(torch.int64) << 31
-
-
-def _sorted_matches(key: Tensor, match: Tensor, matches: Tensor) -> Tensor:
-    """Return the keys of each row's matches, ascending, (B, max(R, 1)), padded with the maximum."""
-    width = max(1, int(matches.max()))
-    padded = key.new_full((key.shape[0], width), _LAST)
-    row, column = match.nonzero(as_tuple=True)
-    first = matches.cumsum(dim=0) - matches
-    slot = torch.arange(len(row), device=key.device) - first[row]
-    padded[row, slot] = key[row, column]
-    return padded.sort(dim=1).values
-
-
-def _tie_values(sorted_keys: Tensor) -> Tensor:
-    """Return the distance halves with one unreachable value at either end, (B, R + 2)."""
-    edge = sorted_keys.new_full((sorted_keys.shape[0], 1), torch.iinfo(torch.int64).min)
-    return torch.cat([edge, sorted_keys >> 32, edge], dim=1)
+    return Block(
+        ap=scores.ap,
+        trapezoid=scores.trapezoid,
+        inp=scores.inp,
+        hits=scores.hits,
+        first=scores.first,
+        matches=count,
+        tied=scores.tied,
+        top=found.nearest,
+        top_distance=found.distances,
+        top_status=ids.status(block, found.nearest),
+    )
 
 
 def _collect(
@@ -267,30 +184,30 @@ def _collect(
     metric: Metric,
     ties: Ties,
     max_rank: int,
+    need_match: bool,
 ) -> RankingResult:
     def join(name: str) -> NDArray:
         return torch.cat([getattr(block, name) for block in blocks]).cpu().numpy()
 
     matches = join("matches")
     valid = matches > 0
-    if not valid.any():
-        raise UserError(_why_no_match(query, gallery))
-    first = np.where(valid, join("first"), 0)
+    if need_match and not valid.any():
+        raise UserError(matching.without_match(query, gallery))
     per_query = PerQuery(
         ap=np.where(valid, 100.0 * join("ap"), np.nan),
         ap_trapezoid=np.where(valid, 100.0 * join("trapezoid"), np.nan),
         inp=np.where(valid, 100.0 * join("inp"), np.nan),
-        first_rank=first,
+        first_rank=np.where(valid, join("first"), 0),
         matches=matches,
         valid=valid,
         tied=join("tied") & valid,
+        hits=join("hits"),
     )
-    found = np.bincount(first[valid], minlength=max_rank + 1)[1 : max_rank + 1]
     return RankingResult(
-        cmc=100.0 * np.cumsum(found) / int(valid.sum()),
-        mAP=float(per_query.ap[valid].mean()),
-        mAP_trapezoid=float(per_query.ap_trapezoid[valid].mean()),
-        mINP=float(per_query.inp[valid].mean()),
+        cmc=per_query.curve(valid)[:max_rank],
+        mAP=_mean(per_query.ap[valid]),
+        mAP_trapezoid=_mean(per_query.ap_trapezoid[valid]),
+        mINP=_mean(per_query.inp[valid]),
         queries=int(valid.sum()),
         skipped=int((~valid).sum()),
         tied=int(per_query.tied.sum()),
@@ -307,26 +224,8 @@ def _collect(
     )
 
 
-def _why_no_match(query: Features, gallery: Features) -> str:
-    shared = np.intersect1d(query.pids, gallery.pids)
-    if len(shared) == 0:
-        return (
-            f"no query has a match: none of the {len(np.unique(query.pids))} query identities "
-            f"(pids {_some(query.pids)}) occurs among the gallery's (pids {_some(gallery.pids)}); "
-            "check that both folders belong to one data set"
-        )
-    return (
-        f"no query has a match: {len(shared)} identities are in both sets, but always with the "
-        f"query's own camera (query cameras {_some(query.camids)}, gallery cameras "
-        f"{_some(gallery.camids)}), and images of the same camera do not count; check the camera "
-        "ids, and where a set has none give the queries camera 0 and the gallery camera 1"
-    )
-
-
-def _some(values: NDArray[np.int64]) -> str:
-    unique = np.unique(values)
-    text = ", ".join(str(value) for value in unique[:5])
-    return text + (", ..." if len(unique) > 5 else "")
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean()) if len(values) else float("nan")
 
 
 def _check(
@@ -339,27 +238,22 @@ def _check(
     keep_top: int,
     distractor_pid: int | None,
 ) -> None:
-    if query.features.shape[1] != gallery.features.shape[1]:
-        raise UserError(
-            f"query features have {query.features.shape[1]} dimensions and gallery features "
-            f"{gallery.features.shape[1]}; extract both with the same model"
-        )
-    if metric not in ("cosine", "euclidean"):
-        raise UserError(f"metric is 'cosine' or 'euclidean', got {metric!r}")
-    if ties not in ("stable", "optimistic", "pessimistic"):
-        raise UserError(f"ties is 'stable', 'optimistic' or 'pessimistic', got {ties!r}")
+    distances.check(query, gallery, metric)
+    if ties not in policies.POLICIES:
+        quoted = ", ".join(repr(name) for name in policies.POLICIES[:-1])
+        raise UserError(f"ties is {quoted} or {policies.POLICIES[-1]!r}, got {ties!r}")
     for name, value in (("max_rank", max_rank), ("chunk", chunk), ("keep_top", keep_top)):
         if value < 1:
             raise UserError(f"{name} must be at least 1, got {value}")
-    unusable = [_JUNK_PID] if distractor_pid is None else [_JUNK_PID, distractor_pid]
+    unusable = [JUNK_PID] if distractor_pid is None else [JUNK_PID, distractor_pid]
     wrong = np.isin(query.pids, unusable)
     if wrong.any():
         row = int(np.argmax(wrong))
         pid = int(query.pids[row])
-        what = "junk" if pid == _JUNK_PID else "the distractor identity"
+        what = "junk" if pid == JUNK_PID else "the distractor identity"
         remedy = (
             "remove it from the query set"
-            if pid == _JUNK_PID
+            if pid == JUNK_PID
             else "remove it from the query set, or pass distractor_pid=None if it is a person"
         )
         raise UserError(f"query {row} has pid {pid}, which is {what}; {remedy}")

@@ -41,6 +41,8 @@ class PerQuery:
         matches: (Q,) number of gallery rows that are a match.
         valid: (Q,) True where the query has at least one match and is counted.
         tied: (Q,) True where a match and a non-match are at exactly the same distance.
+        hits: (Q, K) probability that the first match is at place k or before: 0 or 1 unless ties
+            are `expected` or galleries sampled; K is at least 10.
     """
 
     ap: NDArray[np.float64]
@@ -50,6 +52,12 @@ class PerQuery:
     matches: NDArray[np.int64]
     valid: NDArray[np.bool_]
     tied: NDArray[np.bool_]
+    hits: NDArray[np.float64]
+
+    def curve(self, chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Return the CMC curve (K,) of some queries, in percent; NaN where none is chosen."""
+        count = int(chosen.sum())
+        return 100.0 * self.hits[chosen].sum(axis=0) / (count if count else np.nan)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the table as one dictionary per query, for JSON or CSV; NaN becomes None."""
@@ -90,6 +98,7 @@ class RankingResult:
         top_indices: (Q, T) gallery rows nearest to each query, junk included.
         top_distances: (Q, T) their distances.
         top_status: (Q, T) index into `STATUSES`.
+        protocol: `all` gallery images, or `single-gallery-shot` for the CMC.
     """
 
     cmc: NDArray[np.float64]
@@ -109,6 +118,17 @@ class RankingResult:
     top_indices: NDArray[np.int64]
     top_distances: NDArray[np.float32]
     top_status: NDArray[np.int8]
+    protocol: str = "all"
+
+    def skipped_because(self) -> dict[str, int]:
+        """Return why queries were skipped, in words, and how many each."""
+        skipped = self.query_pids[~self.per_query.valid]
+        present = np.isin(skipped, self.gallery_pids)
+        reasons = {
+            "the gallery holds no image of the person": int((~present).sum()),
+            "all images of the person are of the query's camera": int(present.sum()),
+        }
+        return {reason: count for reason, count in reasons.items() if count}
 
     def rank(self, r: int) -> float:
         """Return rank-`r` in percent.
@@ -184,4 +204,5 @@ class RankingResult:
             "tied": self.tied,
             "metric": self.metric,
             "ties": self.ties,
+            "protocol": self.protocol,
         }
