@@ -59,7 +59,8 @@ class ModelConfig:
         sparse: Whether tokens are dropped; False gives the dense backbone.
         stages: Blocks in front of which tokens are dropped, counted from 0.
         keep_ratio: p keeps p, p^2, p^3 of the patches; a list sets each stage.
-        selector: Who decides: predictor, class_attention or random.
+        reduction: What happens to tokens that do not stay: prune, fuse or merge.
+        selector: Who decides which stay when pruning: predictor, class_attention or random.
         reweight: Class-token attention reweighting: off, literal_after_norm or pooled.
         neck_feature: Feature used for retrieval: "before" or "after" BNNeck.
     """
@@ -70,6 +71,7 @@ class ModelConfig:
     sparse: bool = True
     stages: tuple[int, ...] = (3, 6, 9)
     keep_ratio: float | tuple[float, ...] = 0.7
+    reduction: str = "prune"
     selector: str = "predictor"
     reweight: str = "off"
     neck_feature: str = "before"
@@ -229,6 +231,7 @@ T = TypeVar("T")
 CHOICES: dict[str, tuple[str, ...]] = {
     "method": ("supervised", "sureid"),
     "data.interpolation": ("bicubic", "bilinear"),
+    "model.reduction": ("prune", "fuse", "merge"),
     "model.reweight": ("off", "literal_after_norm", "pooled"),
     "model.neck_feature": ("before", "after"),
     "augment.views": ("clean", "occluded"),

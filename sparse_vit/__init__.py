@@ -6,6 +6,7 @@ from sparse_vit.checkpoints import load_weights, read_metadata, save_weights
 from sparse_vit.decisions import Decision
 from sparse_vit.losses import ratio_loss
 from sparse_vit.model import SparseVisionTransformer, sparsify
+from sparse_vit.reductions import REDUCTIONS, constant_merging
 from sparse_vit.registry import create_sparse
 from sparse_vit.schedule import PruningSchedule
 from sparse_vit.selectors import (
@@ -18,6 +19,7 @@ from sparse_vit.selectors import (
 )
 
 __all__ = [
+    "REDUCTIONS",
     "ClassAttention",
     "Decision",
     "FixedDecisions",
@@ -29,6 +31,7 @@ __all__ = [
     "StageInput",
     "TokenSelector",
     "__version__",
+    "constant_merging",
     "create_sparse",
     "load_backbone",
     "load_pretrained_by_tag",

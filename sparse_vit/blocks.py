@@ -14,7 +14,17 @@ from torch import Tensor, nn
 
 from sparse_vit._kernels import has_native_attention, masked_attention, ragged_attention
 
-__all__ = ["block_forward", "check_block", "masked_softmax", "prefix_forward"]
+__all__ = [
+    "add_branch",
+    "block_forward",
+    "check_block",
+    "class_logits",
+    "full_attention",
+    "join_heads",
+    "masked_softmax",
+    "prefix_forward",
+    "project_heads",
+]
 
 TOKENWISE_MLPS = (Mlp, GluMlp, SwiGLU)
 # Measured on two cores with AVX-512: 10 to 40 % faster up to here, slower from 128 on.
@@ -72,8 +82,8 @@ def block_forward(
     if keep is None and not class_attention and not _infers_on_cpu(x):
         return block(x), None
     y, attention = _attention(block.attn, block.norm1(x), keep, class_attention)
-    x = _add(block.drop_path1(block.ls1(y)), x)
-    return _add(block.drop_path2(block.ls2(block.mlp(block.norm2(x)))), x), attention
+    x = add_branch(block.drop_path1(block.ls1(y)), x)
+    return add_branch(block.drop_path2(block.ls2(block.mlp(block.norm2(x)))), x), attention
 
 
 def prefix_forward(block: Any, x: Tensor, prefix: int) -> Tensor:
@@ -92,7 +102,7 @@ def prefix_forward(block: Any, x: Tensor, prefix: int) -> Tensor:
     return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
 
 
-def _add(branch: Tensor, x: Tensor) -> Tensor:
+def add_branch(branch: Tensor, x: Tensor) -> Tensor:
     """x + branch, in the memory of the branch where nothing else needs it."""
     if torch.is_grad_enabled() or branch.dtype != x.dtype:
         return x + branch
@@ -102,30 +112,44 @@ def _add(branch: Tensor, x: Tensor) -> Tensor:
 def _attention(
     attn: Any, x: Tensor, keep: Tensor | None, class_attention: bool, prefix: int | None = None
 ) -> tuple[Tensor, Tensor | None]:
+    q, k, v = project_heads(attn, x)
+    if prefix is not None:
+        q, x = q[:, :, :prefix], x[:, :prefix]
+    if keep is None:
+        y = full_attention(q, k, v, attn.scale)
+    else:
+        y = masked_attention(q, k, v, keep, scale=attn.scale)
+    y = join_heads(attn, y, x)
+    if not class_attention:
+        return y, None
+    return y, masked_softmax(class_logits(attn, q, k), keep).mean(dim=1)
+
+
+def project_heads(attn: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values, (B, H, T, D) each, of tokens (B, T, C)."""
     batch, tokens, _ = x.shape
     q, k, v = attn.qkv(x).view(batch, tokens, 3, attn.num_heads, -1).unbind(2)
     # Under autocast a norm returns float32 while v stays in the lower precision.
     q, k = attn.q_norm(q).to(v.dtype), attn.k_norm(k).to(v.dtype)
-    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
-    if prefix is not None:
-        q, x, tokens = q[:, :, :prefix], x[:, :prefix], prefix
-    if keep is None:
-        y = _full_attention(q, k, v, attn.scale)
-    else:
-        y = masked_attention(q, k, v, keep, scale=attn.scale)
-    y = y.transpose(1, 2).reshape(batch, tokens, -1)
+    return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+
+def join_heads(attn: Any, y: Tensor, x: Tensor) -> Tensor:
+    """The output (B, S, C) of attention from its heads (B, H, S, D) and its input (B, S, C)."""
+    y = y.transpose(1, 2).reshape(*x.shape[:2], -1)
     y = getattr(attn, "norm", nn.Identity())(y)
     gate = getattr(attn, "gate", None)
     if gate is not None:
         y = y * gate(x).sigmoid()
-    y = attn.proj_drop(attn.proj(y))
-    if not class_attention:
-        return y, None
-    logits = (q[:, :, :1] @ k.transpose(-2, -1)).squeeze(2) * attn.scale
-    return y, masked_softmax(logits, keep).mean(dim=1)
+    return attn.proj_drop(attn.proj(y))
 
 
-def _full_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+def class_logits(attn: Any, q: Tensor, k: Tensor) -> Tensor:
+    """Logits (B, H, T) of the first token to every token."""
+    return (q[:, :, :1] @ k.transpose(-2, -1)).squeeze(2) * attn.scale
+
+
+def full_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """softmax(scale q k^T) v for q (B, H, S, D) and k, v (B, H, T, D)."""
     if not _infers_on_cpu(q):
         return F.scaled_dot_product_attention(q, k, v, scale=scale)

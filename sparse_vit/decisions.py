@@ -12,13 +12,18 @@ class Decision:
     """The decision of one stage.
 
     Attributes:
-        stage: index of the block before which tokens were dropped.
+        stage: index of the block before which tokens were dropped, or in which they were fused.
         target: fraction of the original patch tokens that should stay.
         scores: (B, N) float32, the higher the sooner a token is kept: log keep probability of a
             predictor. Finite everywhere; of a token that is gone, its score when it was dropped.
         mask: (B, N) float, 1 for the original patches that are still kept and 0 for all that were
             dropped here or earlier. In training with a straight-through gradient.
-        indices: (B, k) int64, kept original patch indices, ascending; None in training.
+            Where tokens are fused or merged, 1 for the patches that still have a token to
+            themselves, or that come first among those that share one.
+        indices: (B, k) int64, kept original patch indices, ascending; None in training, and where
+            tokens are fused or merged.
+        groups: (B, N) int64, the patch token that each original patch has gone into, in the order
+            of the tokens; None where tokens are dropped.
     """
 
     stage: int
@@ -26,6 +31,7 @@ class Decision:
     scores: Tensor
     mask: Tensor
     indices: Tensor | None = None
+    groups: Tensor | None = None
 
     @property
     def kept_fraction(self) -> Tensor:

@@ -23,10 +23,17 @@ __all__ = ["Encoding", "Tap", "encode_compacted", "encode_masked"]
 
 @dataclass
 class Tap:
-    """Tokens after a block: (B, P + n, C), and the original places (B, n), None for all N."""
+    """Tokens after a block.
+
+    Attributes:
+        tokens: (B, P + n, C).
+        indices: (B, n) original places of the patch tokens; None when all are there.
+        groups: (B, N) patch token that each original patch went into; None without fusing.
+    """
 
     tokens: Tensor
     indices: Tensor | None
+    groups: Tensor | None = None
 
 
 @dataclass
@@ -36,7 +43,8 @@ class Encoding:
     Attributes:
         tokens: (B, P + n, C).
         grid: rows and columns of the original patches.
-        keep: (B, P + N) 0/1 in training once a stage has passed, else None.
+        keep: (B, P + N) 0/1 in training once a stage has passed; (B, P + n) original patches in
+            each token once some were merged; else None.
         indices: (B, n) original places of the patch tokens; None when all are there.
         class_attention: (B, n) of the class token in the last block, if it was asked for.
         decisions: one per stage, if they were asked for.

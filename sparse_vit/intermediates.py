@@ -13,7 +13,7 @@ from sparse_vit._kernels import scatter_rows
 if TYPE_CHECKING:
     from sparse_vit.model import SparseVisionTransformer
 
-__all__ = ["forward_intermediates", "scatter_tokens", "to_layout"]
+__all__ = ["forward_intermediates", "scatter_tokens", "spread_tokens", "to_layout"]
 
 
 def scatter_tokens(tokens: Tensor, indices: Tensor, num_patches: int, fill: float = 0.0) -> Tensor:
@@ -43,6 +43,19 @@ def scatter_tokens(tokens: Tensor, indices: Tensor, num_patches: int, fill: floa
     return full.view(batch, num_patches, dim)
 
 
+def spread_tokens(tokens: Tensor, groups: Tensor) -> Tensor:
+    """Gives every original patch the token it went into.
+
+    Args:
+        tokens: (B, n, C) patch tokens, without prefix tokens.
+        groups: (B, N) int64, `groups` of the last decision.
+
+    Returns:
+        (B, N, C).
+    """
+    return tokens.gather(1, groups[:, :, None].expand(-1, -1, tokens.shape[-1]))
+
+
 def to_layout(tokens: Tensor, grid: tuple[int, int], layout: str) -> Tensor:
     """Reshapes (B, N, C) to (B, C, H', W') for "NCHW" or leaves it for "NLC".
 
@@ -67,7 +80,10 @@ def forward_intermediates(
     intermediates_only: bool,
     output_dict: bool,
 ) -> Any:
-    """Timm's `forward_intermediates` with dropped tokens as zeros on the full grid."""
+    """Timm's `forward_intermediates` with dropped tokens as zeros on the full grid.
+
+    Patches that were fused or merged have the token they went into.
+    """
     take, last = feature_take_indices(len(model.blocks), indices)
     encoding = model._encode(x, taps=take, last_block=last if stop_early else None)
     prefix, (rows, columns) = model.num_prefix_tokens, encoding.grid
@@ -76,7 +92,9 @@ def forward_intermediates(
         tokens = model.norm(tap.tokens) if norm else tap.tokens
         prefixes.append(tokens[:, :prefix])
         patches = tokens[:, prefix:]
-        if tap.indices is not None:
+        if tap.groups is not None:
+            patches = spread_tokens(patches, tap.groups)
+        elif tap.indices is not None:
             patches = scatter_tokens(patches, tap.indices, rows * columns)
         grids.append(to_layout(patches, encoding.grid, output_fmt))
     if output_dict:

@@ -19,6 +19,7 @@ from sparse_vit.decisions import Decision
 from sparse_vit.encoder import Encoding, encode_compacted, encode_masked
 from sparse_vit.intermediates import forward_intermediates, scatter_tokens, to_layout
 from sparse_vit.pooling import masked_attention_pool, masked_pool
+from sparse_vit.reductions import REDUCTIONS, check_halving, encode_reduced
 from sparse_vit.schedule import PruningSchedule
 from sparse_vit.selectors import TokenSelector, build_selectors
 
@@ -33,8 +34,9 @@ def sparsify(
     keep_ratio: float | Sequence[float] = 0.7,
     selector: str | TokenSelector | Sequence[str | TokenSelector] = "predictor",
     reweight: str = "off",
+    reduction: str = "prune",
 ) -> "SparseVisionTransformer":
-    """Turns a timm vision transformer into one that drops patch tokens.
+    """Turns a timm vision transformer into one that goes on with fewer patch tokens.
 
     The result shares the parameters of the given model (the same Parameter objects) and none of
     its other state; the given model stays as it is. Prefix tokens (class, distillation, register)
@@ -52,6 +54,11 @@ def sparsify(
             the class token's attention in the last block. Lambda is learned from 0.5; inference
             ignores it. Inferred: SUReID (arXiv 2401.07469) Eq. 7-8 as printed changes nothing but
             the scale of the class token, hence "off" by default and the two readings beside it.
+        reduction: what happens to the tokens that do not stay. "prune" drops them; "fuse" keeps
+            those with the highest class attention and fuses the others into one (EViT, arXiv
+            2202.07800); "merge" merges the most similar pairs (ToMe, arXiv 2210.09461), at most
+            half of the tokens in a stage. The last two need no training, take no selector, reduce
+            in the middle of the block of each stage, and do the same in training and inference.
 
     Returns:
         The sparse model, in training mode if the given one is.
@@ -61,9 +68,11 @@ def sparsify(
         ValueError: for stages, ratios or options that do not fit the model.
     """
     if type(model) is VisionTransformer:
-        return SparseVisionTransformer(model, stages, keep_ratio, selector, reweight)
+        return SparseVisionTransformer(model, stages, keep_ratio, selector, reweight, reduction)
     if type(model) is VisionTransformerDistilled:
-        return SparseVisionTransformerDistilled(model, stages, keep_ratio, selector, reweight)
+        return SparseVisionTransformerDistilled(
+            model, stages, keep_ratio, selector, reweight, reduction
+        )
     raise TypeError(
         f"cannot sparsify a {type(model).__name__}; expected timm's VisionTransformer or "
         "VisionTransformerDistilled, e.g. timm.create_model('deit_small_patch16_224')"
@@ -78,7 +87,8 @@ class SparseVisionTransformer(VisionTransformer):
 
     Attributes:
         schedule: stages and ratios.
-        selectors: one selector per stage.
+        selectors: one selector per stage; none where tokens are fused or merged.
+        reduction: "prune", "fuse" or "merge".
     """
 
     def __init__(
@@ -88,6 +98,7 @@ class SparseVisionTransformer(VisionTransformer):
         keep_ratio: float | Sequence[float],
         selector: str | TokenSelector | Sequence[str | TokenSelector],
         reweight: str,
+        reduction: str = "prune",
     ) -> None:
         nn.Module.__init__(self)
         check_model(model)
@@ -103,7 +114,11 @@ class SparseVisionTransformer(VisionTransformer):
 
         self.schedule = schedule
         weight = self.patch_embed.proj.weight
-        self.selectors = build_selectors(selector, schedule.ratios, self.embed_dim)
+        self.reduction = reduction
+        self._check_reduction(selector)
+        self.selectors = nn.ModuleList()
+        if reduction == "prune":
+            self.selectors = build_selectors(selector, schedule.ratios, self.embed_dim)
         self.selectors.to(device=weight.device, dtype=weight.dtype)
         self.selectors.train(self.training)
         self._check_selectors()
@@ -112,8 +127,28 @@ class SparseVisionTransformer(VisionTransformer):
         if reweight != "off":
             self.reweight_scale = nn.Parameter(weight.new_tensor(0.5))
 
+    def _check_reduction(self, selector: Any) -> None:
+        if self.reduction not in REDUCTIONS:
+            raise ValueError(
+                f"reduction {self.reduction!r} is unknown; expected one of {REDUCTIONS}"
+            )
+        if self.reduction == "prune":
+            return
+        if selector != "predictor":
+            raise ValueError(
+                f"reduction={self.reduction!r} decides by itself and takes no selector, got "
+                f"{selector!r}; leave selector out, or use reduction='prune'"
+            )
+        if self.reduction == "fuse" and not self.has_class_token:
+            raise ValueError(
+                "reduction='fuse' reads the class token's attention, but the model has no class "
+                "token; use 'merge' or 'prune'"
+            )
+        if self.reduction == "merge" and self.patch_embed.img_size is not None:
+            check_halving(self.patch_embed.num_patches, self.keep_counts)
+
     def _check_selectors(self) -> None:
-        for s, stage in enumerate(self.schedule.stages):
+        for s, stage in enumerate(self.schedule.stages if len(self.selectors) else ()):
             module = self.selector(s)
             if not module.needs_class_attention:
                 continue
@@ -134,6 +169,11 @@ class SparseVisionTransformer(VisionTransformer):
             raise ValueError(
                 f"reweight {self.reweight!r} is unknown; expected one of {REWEIGHT_MODES}"
             )
+        if self.reweight == "pooled" and self.reduction != "prune":
+            raise ValueError(
+                f"reweight='pooled' needs reduction='prune', got {self.reduction!r}; use "
+                "reweight='off'"
+            )
         if self.reweight != "off" and (not self.has_class_token or self.global_pool != "token"):
             raise ValueError(
                 f"reweight={self.reweight!r} scales the class token's feature, but the model pools "
@@ -148,7 +188,10 @@ class SparseVisionTransformer(VisionTransformer):
 
     @property
     def keep_counts(self) -> list[int]:
-        """Patch tokens left after each stage at the model's own image size."""
+        """Patch tokens left after each stage at the model's own image size.
+
+        With reduction "fuse" the fused token comes on top.
+        """
         return self.schedule.counts(self.patch_embed.num_patches)
 
     def set_keep_ratio(self, keep_ratio: float | Sequence[float]) -> None:
@@ -158,7 +201,11 @@ class SparseVisionTransformer(VisionTransformer):
             ValueError: for a ratio outside (0, 1] or ratios that do not fit the stages.
         """
         stages = self.schedule.stages
-        self.schedule = PruningSchedule.build(stages, keep_ratio, len(self.blocks))
+        schedule = PruningSchedule.build(stages, keep_ratio, len(self.blocks))
+        if self.reduction == "merge" and self.patch_embed.img_size is not None:
+            patches = self.patch_embed.num_patches
+            check_halving(patches, schedule.counts(patches))
+        self.schedule = schedule
 
     def forward_features(
         self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
@@ -197,7 +244,11 @@ class SparseVisionTransformer(VisionTransformer):
         Raises:
             ValueError: if the mask is needed and missing.
         """
-        if not self._pools_patches or not self.training or not self.schedule.stages:
+        merges = self.reduction == "merge"
+        masks = self.reduction == "prune" and self.training
+        if not self._pools_patches or not self.schedule.stages or not (merges or masks):
+            return super().forward_head(x, pre_logits)
+        if keep is None and merges:
             return super().forward_head(x, pre_logits)
         if keep is None:
             raise ValueError(
@@ -371,7 +422,10 @@ class SparseVisionTransformer(VisionTransformer):
                 "sparsify needs one token per patch"
             )
         blocks = self.blocks if last_block is None else self.blocks[: last_block + 1]
-        encode = encode_masked if self.training else encode_compacted
+        if self.reduction != "prune":
+            encode = encode_reduced
+        else:
+            encode = encode_masked if self.training else encode_compacted
         pooled = pooled and self.global_pool == "token" and self.num_prefix_tokens > 0
         encoding = encode(self, blocks, tokens, grid, keys, collect, taps, pooled)
         encoding.tokens = self.norm(encoding.tokens)

@@ -51,6 +51,7 @@ def create_sparse(
     keep_ratio: float | Sequence[float] = 0.7,
     selector: str | TokenSelector | Sequence[str | TokenSelector] = "predictor",
     reweight: str = "off",
+    reduction: str = "prune",
     **kwargs: Any,
 ) -> SparseVisionTransformer:
     """Builds a dense timm model and sparsifies it.
@@ -64,6 +65,7 @@ def create_sparse(
         keep_ratio: as of `sparsify`.
         selector: as of `sparsify`.
         reweight: as of `sparsify`.
+        reduction: as of `sparsify`.
         **kwargs: arguments of the timm model, such as img_size, num_classes, drop_path_rate.
 
     Returns:
@@ -84,7 +86,7 @@ def create_sparse(
             f"pretrained weights of {dense_name} could not be fetched ({error}); check the "
             "network, or load a file with sparse_vit.load_backbone(model, path)"
         ) from error
-    return sparsify(dense, stages, keep_ratio, selector, reweight)
+    return sparsify(dense, stages, keep_ratio, selector, reweight, reduction)
 
 
 def _entry_point(dense_name: str) -> Callable[..., SparseVisionTransformer]:

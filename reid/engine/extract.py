@@ -13,6 +13,7 @@ from reid.data.ahead import Ahead
 from reid.data.records import Record
 from reid.data.store import Held, load_images
 from reid.engine.distributed import gather_shards, is_main, shard_range
+from reid.errors import UserError
 from reid.evaluation import Features
 from reid.models.embedder import Preprocess, ReidModel
 
@@ -65,7 +66,15 @@ def extract_with_kept(
 
     Returns:
         The features, and block index of a stage -> (N, k) original patch ids, ascending.
+
+    Raises:
+        UserError: The model fuses or merges tokens, so that no patch is simply gone.
     """
+    if model.backbone.reduction != "prune":
+        raise UserError(
+            f"the model has model.reduction={model.backbone.reduction}; kept patches can be named "
+            "for reduction=prune only"
+        )
     rows, kept = _run(model, records, preprocess, images, batch_size, "extract", False, True)
     return _features(rows, records), kept
 

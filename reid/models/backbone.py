@@ -42,6 +42,7 @@ def create_backbone(config: ModelConfig, image_size: tuple[int, int]) -> nn.Modu
             keep_ratio=config.keep_ratio,
             selector=config.selector,
             reweight=config.reweight,
+            reduction=config.reduction,
         )
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"cannot sparsify {config.backbone}: {error}") from error
