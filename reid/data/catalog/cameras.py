@@ -227,7 +227,8 @@ CUHK03 = Entry(
     traps=(
         "The old protocol (20 splits of 100 test identities, single gallery shot) is another "
         "benchmark. The config layout takes the view (1 or 2) as camera, not one of the ten "
-        "cameras of the five pairs."
+        "cameras of the five pairs. A folder called neither detected nor labeled is taken for "
+        "what the protocol says."
     ),
     incomplete=(
         Incomplete(

@@ -58,7 +58,9 @@ def _complete(tree: Tree, spec: Entry, protocol: str, top: str) -> Place | None:
     for number, layout in enumerate(_layouts(spec, protocol)):
         for folder in layout.places:
             base = tree.find_folder(top, folder)
-            if base is not None and not _lacks(tree, layout, protocol, base):
+            if base is None or _names_another(tree, spec, layout, base):
+                continue
+            if not _lacks(tree, layout, protocol, base):
                 places[number, base] = Place(tree, layout, base)
     found = [p for p in places.values() if not p.layout.derived] or list(places.values())
     if len(found) > 1:
@@ -71,6 +73,14 @@ def _complete(tree: Tree, spec: Entry, protocol: str, top: str) -> Place | None:
 
 def _layouts(spec: Entry, protocol: str) -> list[Layout]:
     return [n for n in spec.layouts if not n.protocols or protocol in n.protocols]
+
+
+def _names_another(tree: Tree, spec: Entry, layout: Layout, base: str) -> bool:
+    """Whether the folder is called after a protocol that this layout does not serve."""
+    known = {protocol for other in spec.layouts for protocol in other.protocols}
+    parts = [*tree.source.root.absolute().parts[-2:], *base.split("/")]
+    named = [part.casefold() for part in parts if part.casefold() in known]
+    return bool(layout.protocols and named) and named[-1] not in layout.protocols
 
 
 def _lacks(tree: Tree, layout: Layout, protocol: str, base: str) -> list[str]:
@@ -87,17 +97,17 @@ def _nearest(
     tree: Tree, spec: Entry, protocol: str, top: str
 ) -> tuple[int, str, Layout, list[str]]:
     """How much is there of the layout that lacks least, where it is, and what it lacks."""
-    best: tuple[int, str, Layout, list[str]] | None = None
-    for layout in _layouts(spec, protocol):
+    layouts = _layouts(spec, protocol)
+    best = (0, top, layouts[0], layouts[0].needs(protocol))
+    for layout in layouts:
         for folder in layout.places:
             base = tree.find_folder(top, folder)
-            if base is None:
+            if base is None or _names_another(tree, spec, layout, base):
                 continue
             lacks = _lacks(tree, layout, protocol, base)
             score = len(layout.needs(protocol)) - len(lacks)
-            if best is None or score > best[0]:
+            if score > best[0]:
                 best = (score, base, layout, lacks)
-    assert best is not None
     return best
 
 
@@ -111,8 +121,8 @@ def _missing(tree: Tree, spec: Entry, protocol: str, archives: list[str]) -> Use
     other = _other_protocol(tree, spec, protocol)
     if other:
         return UserError(
-            f"{other} does not serve the protocol {protocol!r} of {spec.name}: {shown} lacks "
-            f"{', '.join(lacks)}"
+            f"{other} does not serve the protocol {protocol!r} of {spec.name}, for which {shown} "
+            f"lacks {', '.join(lacks)}"
         )
     if score and all(not need.endswith("/") for need in lacks):
         return UserError(

@@ -4,8 +4,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reid.data.archives import is_archive
-from reid.data.catalog.entries import entry, protocol_of
+from reid.data.archives import SUFFIXES, is_archive
+from reid.data.catalog.entries import ENTRIES, entry, protocol_of
 from reid.data.catalog.files import Bad, read_part
 from reid.data.catalog.find import Place, find
 from reid.data.catalog.spec import SPLITS, Entry, Layout, Protocol
@@ -81,6 +81,7 @@ def locate(name: str, root: str | os.PathLike[str], protocol: str | None = None)
     if not top.is_dir() and not is_archive(top):
         raise UserError(f"{top} is a file; give the folder or archive that holds {needs}")
     place = find(Tree(open_source(top)), spec, chosen.name)
+    _refuse_other(spec, place)
     tree = place.tree
     found = LayoutFound(spec, chosen, place.layout, tree.source, place.base, _version(spec, place))
     for split in SPLITS:
@@ -96,12 +97,36 @@ def locate(name: str, root: str | os.PathLike[str], protocol: str | None = None)
     return found
 
 
+def _folder_name(place: Place) -> str:
+    """Name of the folder of the layout, or of its archive without the ending."""
+    root = place.tree.source.root.absolute().name
+    if place.base:
+        return place.base.rpartition("/")[2]
+    ending = next((suffix for suffix in SUFFIXES if root.lower().endswith(suffix)), "")
+    return root.removesuffix(root[len(root) - len(ending) :]) if ending else root
+
+
+def _refuse_other(spec: Entry, place: Place) -> None:
+    """Refuse a folder that is called like another data set, whose files may look the same."""
+    called = _folder_name(place)
+    owners = [
+        other.name
+        for other in ENTRIES.values()
+        for layout in other.layouts
+        for usual in layout.places
+        if usual.rpartition("/")[2].casefold() == called.casefold()
+    ]
+    if owners and spec.name not in owners:
+        raise UserError(
+            f"{place} is called like {owners[0]}, which looks the same to a reader of {spec.name}; "
+            f"ask for {owners[0]}, or rename the folder if it is {spec.name}"
+        )
+
+
 def _version(spec: Entry, place: Place) -> str:
     known = {layout.version for layout in spec.layouts} - {""}
     if not known or place.layout.version:
         return place.layout.version
     # the folder is often called MSMT17_V1, the archive as well
-    source = place.tree.source.root
-    named = f"{source.absolute().name}/{place.base}".upper().replace(".", "/").split("/")
-    versions = [part[-2:] for part in named if part[-3:] in ("_V1", "_V2", "-V1", "-V2")]
-    return versions[-1] if versions else "unknown"
+    called = _folder_name(place).upper()
+    return next((n for n in ("V1", "V2") if called.endswith((f"_{n}", f"-{n}"))), "unknown")

@@ -7,11 +7,11 @@ _NAMES = naming(
     r"(?P<pid>\d{4})_\d{3}_(?P<camera>\d{2})_\d{4}(?:morning|noon|afternoon)_\d{4}_\d+",
     r"(?P<pid>\d{4})_c(?P<camera>\d{1,2})(?:[s_]\w*)?",
 )
-_PLACES = ("MSMT17", "MSMT17_V1", "msmt17/MSMT17_V1", "msmt17")
+_PLACES = ("MSMT17", "MSMT17_V1", "MSMT17_V2", "msmt17/MSMT17_V1", "msmt17/MSMT17_V2")
 _TEST = {"query": Count(11_659, 3_060, 15), "gallery": Count(82_161, 3_060, 15)}
 
 
-def _lists(version: str, train: str, test: str, *places: str) -> Layout:
+def _lists(version: str, train: str, test: str) -> Layout:
     return Layout(
         name="lists",
         naming=_NAMES,
@@ -21,7 +21,7 @@ def _lists(version: str, train: str, test: str, *places: str) -> Layout:
         ),
         query=(Part(test, list="list_query.txt"),),
         gallery=(Part(test, list="list_gallery.txt"),),
-        places=below(*places),
+        places=below(*_PLACES),
         version=version,
     )
 
@@ -31,15 +31,15 @@ MSMT17 = Entry(
     title="MSMT17",
     kind="holistic",
     layouts=(
-        _lists("", "train", "test", *_PLACES),
-        _lists("V2", "mask_train_v2", "mask_test_v2", "MSMT17_V2", "msmt17/MSMT17_V2"),
+        _lists("", "train", "test"),
+        _lists("V2", "mask_train_v2", "mask_test_v2"),
         Layout(
             name="market",
             naming=_NAMES,
             train=(Part("bounding_box_train"),),
             query=(Part("query"),),
             gallery=(Part("bounding_box_test"),),
-            places=below(*_PLACES, "MSMT17_V2", "msmt17/MSMT17_V2"),
+            places=below(*_PLACES),
             protocols=("train+val",),
             derived=True,
         ),
@@ -68,5 +68,6 @@ MSMT17 = Entry(
         "list_val.txt. Cameras have two digits. The Market-style copies do not tell validation "
         "images from training images."
     ),
+    pids_restart=True,
 )
 ENTRIES = (MSMT17,)

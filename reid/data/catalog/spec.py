@@ -160,6 +160,7 @@ class Entry:
         traps: What goes wrong with it.
         distractor_pid: Identity of images that match nobody; None where there is none.
         camera_rule: 'cross-camera', or 'synthetic': queries 0 and gallery 1.
+        pids_restart: Whether training and test count their identities each from the start.
         withdrawn: Whether its authors have withdrawn it.
         incomplete: Downloads that cannot be read, with the remedy.
     """
@@ -174,6 +175,7 @@ class Entry:
     traps: str = ""
     distractor_pid: int | None = None
     camera_rule: str = "cross-camera"
+    pids_restart: bool = False
     withdrawn: bool = False
     incomplete: tuple[Incomplete, ...] = ()
 
