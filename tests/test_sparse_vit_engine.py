@@ -10,8 +10,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from sparse_vit import FixedDecisions, SparseVisionTransformer, sparsify
-from sparse_vit.engine import optimize
+from sparse_vit.engine import agreement, optimize
 from sparse_vit.engine.linear import OneDnnLinear, TorchLinear, onednn_reasons
+from sparse_vit.engine.quantized import Int8Linear, int8_reasons
 
 STAGES = (1, 2, 3)
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -168,6 +169,50 @@ def test_tokens_that_differ_in_bfloat16_lie_at_the_cut() -> None:
     assert ((decision.scores - cut).abs()[differ] < 0.1 * spread).all()
 
 
+@pytest.mark.parametrize("selector", ["predictor", "class_attention"])
+def test_int8_is_close(selector: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert int8_reasons(torch.device("cpu")) == []
+    monkeypatch.setattr(
+        "sparse_vit.engine.probe.Probe.seconds",
+        lambda self, key, candidates: {name: float("8-bit" not in name) for name in candidates},
+    )
+    model = sparse(build(init_values=0.3, embed_dim=64, img_size=(96, 48)), selector=selector)
+    x = images(8, size=(96, 48))
+    run = optimize(model, dtype=torch.int8)
+    paths = {p.name: p.path for p in run.describe().parts}
+    assert paths["blocks.1.mlp.fc1"] == paths["blocks.3.attn.proj"] == "oneDNN, 8-bit integers"
+    assert paths["patch_embed.proj"] != "oneDNN, 8-bit integers"
+    found = agreement(run, model, x)
+    assert 0.98 < found.cosine < 1 - 1e-6
+    assert min(found.overlap) > 0.9
+    assert f"{100 * found.overlap[0]:.1f} %" in str(found)
+
+
+def test_int8_linear_equals_its_rounded_weights() -> None:
+    x, bias, residual = torch.randn(37, 24), torch.randn(40), torch.randn(37, 40)
+    weight = torch.randn(40, 24) * torch.logspace(-2, 2, 40)[:, None]
+    weight[3] = 0.0
+    layer = Int8Linear(weight, bias, None)
+    exact = x.double() @ weight.double().t() + bias.double()
+    # Half a step of the weights and of the activations in each of the products.
+    step = weight.abs().amax(dim=1) / 254 * x.abs().sum(dim=1, keepdim=True)
+    step = step + (x.max() - x.min()) / 510 * weight.abs().sum(dim=1) * 1.01
+    assert ((layer(x) - exact).abs() <= step + 1e-5).all()
+    assert (layer(x) - exact).abs().max() > 0.0
+    torch.testing.assert_close(layer(x, residual.clone()), layer(x) + residual)
+    activated = Int8Linear(weight, bias, "none")(x)
+    torch.testing.assert_close(activated, nn.functional.gelu(layer(x)), rtol=1e-4, atol=1e-4)
+
+
+def test_agreement_of_a_dense_model_and_of_equal_ones() -> None:
+    vit, x = build(), images()
+    assert agreement(optimize(vit), vit, x).overlap == ()
+    model = sparse(vit)
+    found = agreement(optimize(model), model, x)
+    assert found.cosine > 0.99999
+    assert found.overlap == (1.0, 1.0, 1.0)
+
+
 def test_a_batch_equals_its_images_one_by_one() -> None:
     model, x = sparse(build()), images(5)
     run = optimize(model, batch=2)
@@ -258,7 +303,7 @@ def test_description_names_every_part() -> None:
     linears = {name for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     # The last block computes queries apart from keys and values, a predictor its two halves.
     for name in linears - {"head"}:
-        if not name.endswith((".classify", ".project")) and name != "blocks.3.attn.qkv":
+        if not name.endswith((".classify", ".project", ".reduce")) and name != "blocks.3.attn.qkv":
             assert name in names
     assert "float32" in str(found)
     assert "0.7" in str(found)

@@ -1,7 +1,16 @@
 """Whole-model inference at the machine's limit: `run = optimize(model)`."""
 
+from sparse_vit.engine.agreement import Agreement, agreement
 from sparse_vit.engine.describe import Description, Part
 from sparse_vit.engine.engine import Engine, optimize
 from sparse_vit.engine.stages import AdaptiveSchedule
 
-__all__ = ["AdaptiveSchedule", "Description", "Engine", "Part", "optimize"]
+__all__ = [
+    "AdaptiveSchedule",
+    "Agreement",
+    "Description",
+    "Engine",
+    "Part",
+    "agreement",
+    "optimize",
+]

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +13,11 @@ from sparse_vit._kernels import gather_layer_norm, gather_rows
 from sparse_vit.engine.describe import Description
 from sparse_vit.engine.linear import Linear, OneDnnLinear, TorchLinear, onednn_reasons
 from sparse_vit.engine.probe import Probe
+from sparse_vit.engine.quantized import Int8Linear
 
 __all__ = ["Builder", "Norm"]
 
-ONEDNN, TORCH = "oneDNN, packed weights", "torch"
+ONEDNN, INT8, TORCH = "oneDNN, packed weights", "oneDNN, 8-bit integers", "torch"
 
 
 class Norm:
@@ -56,15 +58,22 @@ class Builder:
 
     Args:
         dtype: of activations and weights.
+        int8: whether the layers of the blocks multiply 8-bit integers where that is faster.
         device: of both.
         images: batch size that the engine is built for.
         notes: where choices are recorded.
     """
 
     def __init__(
-        self, dtype: torch.dtype, device: torch.device, images: int, notes: Description
+        self,
+        dtype: torch.dtype,
+        int8: bool,
+        device: torch.device,
+        images: int,
+        notes: Description,
     ) -> None:
-        self.dtype, self.device, self.images, self.notes = dtype, device, images, notes
+        self.dtype, self.int8, self.device = dtype, int8, device
+        self.images, self.notes = images, notes
         self.probe = Probe()
         self._reasons: list[str] | None = None
 
@@ -78,6 +87,7 @@ class Builder:
         scale: Tensor | None = None,
         gelu: str | None = None,
         residual: bool = False,
+        exact: bool = False,
     ) -> Linear:
         """A linear layer by the fastest library.
 
@@ -88,7 +98,8 @@ class Builder:
             tokens: tokens of an image in this layer.
             scale: (N,) factor of the result, as of a LayerScale, which goes into weight and bias.
             gelu: as of `TorchLinear`.
-            residual: whether the layer will be called with a residual.
+            residual: whether the layer will be called with a residual, which it may overwrite.
+            exact: whether 8-bit integers are out of the question.
         """
         weight, bias = weight.detach().double(), None if bias is None else bias.detach().double()
         if scale is not None:
@@ -103,19 +114,19 @@ class Builder:
         if self._reasons:
             self.notes.add(name, TORCH, "; ".join(self._reasons))
             return plain
-        packed = OneDnnLinear(weight, bias, gelu, rows)
+        layers: dict[str, Linear] = {ONEDNN: OneDnnLinear(weight, bias, gelu, rows), TORCH: plain}
+        if self.int8 and not exact:
+            layers[INT8] = Int8Linear(weight, bias, gelu, rows)
         x = torch.randn(rows, weight.shape[1]).to(self.dtype)
         other = torch.zeros(rows, weight.shape[0], dtype=self.dtype) if residual else None
+        key = (rows, *weight.shape, bias is None, gelu, residual, INT8 in layers)
         found = self.probe.seconds(
-            (rows, *weight.shape, bias is None, gelu, residual),
-            {ONEDNN: lambda: packed(x, other), TORCH: lambda: plain(x, other)},
+            key, {path: partial(layer, x, other) for path, layer in layers.items()}
         )
-        why = ", ".join(f"{seconds * 1e3:.2f} ms by {name}" for name, seconds in found.items())
-        best: tuple[str, Linear] = (
-            (ONEDNN, packed) if found[ONEDNN] <= found[TORCH] else (TORCH, plain)
-        )
-        self.notes.add(name, best[0], f"{why} for {rows} rows of {weight.shape[1]}")
-        return best[1]
+        best = min(layers, key=lambda path: found[path])
+        why = ", ".join(f"{seconds * 1e3:.2f} ms by {path}" for path, seconds in found.items())
+        self.notes.add(name, best, f"{why} for {rows} rows of {weight.shape[1]}")
+        return layers[best]
 
     def of(self, name: str, module: nn.Linear, tokens: int, **options: object) -> Linear:
         """The same for a module of torch; options as of `linear`."""

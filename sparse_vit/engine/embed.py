@@ -37,7 +37,9 @@ class Embedding:
             return
         conv = self.embed.proj
         patches = int(self.embed.num_patches or 196)
-        self.linear = build.linear("patch_embed.proj", conv.weight.flatten(1), conv.bias, patches)
+        self.linear = build.linear(
+            "patch_embed.proj", conv.weight.flatten(1), conv.bias, patches, exact=True
+        )
 
     def check(self, x: Any, device: torch.device) -> None:
         """Refuses what is not a batch of images for this model.

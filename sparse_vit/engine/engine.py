@@ -18,6 +18,7 @@ from sparse_vit.engine.describe import Description
 from sparse_vit.engine.embed import Embedding
 from sparse_vit.engine.head import Head
 from sparse_vit.engine.lengths import Lengths
+from sparse_vit.engine.quantized import int8_reasons
 from sparse_vit.engine.stages import AdaptiveSchedule, EngineStage, rules_of
 from sparse_vit.model import SparseVisionTransformer, SparseVisionTransformerDistilled
 from sparse_vit.schedule import PruningSchedule
@@ -30,7 +31,7 @@ MODELS = (
     SparseVisionTransformer,
     SparseVisionTransformerDistilled,
 )
-DTYPES = (torch.float32, torch.bfloat16)
+DTYPES = (torch.float32, torch.bfloat16, torch.int8)
 DEFAULT_BATCH = 8
 
 
@@ -49,7 +50,9 @@ def optimize(
 
     Args:
         model: a `SparseVisionTransformer` or timm's VisionTransformer (dense), in evaluation mode.
-        dtype: float32 or bfloat16; None for float32.
+        dtype: float32, bfloat16 or int8; None for float32. With int8 the linear layers of the
+            blocks multiply 8-bit integers where that is faster, all else stays float32: what it
+            costs, `agreement` tells.
         batch: size of the batches to expect, for which the fastest linear operator is chosen by a
             short race; 8 by default. Every size works.
         adaptive: thresholds that make the number of kept tokens depend on the image; None for the
@@ -76,6 +79,9 @@ def optimize(
     if adaptive is not None and not isinstance(model, SparseVisionTransformer):
         raise ValueError("adaptive chooses how many tokens stay, but the model is dense")
     check_blocks(model.blocks)  # type: ignore[arg-type]
+    why = int8_reasons(next(model.parameters()).device) if dtype == torch.int8 else []
+    if why:
+        raise ValueError(f"dtype torch.int8 is not available: {'; '.join(why)}; use torch.float32")
     return Engine(model, dtype or torch.float32, batch or DEFAULT_BATCH, adaptive)
 
 
@@ -89,14 +95,15 @@ class Engine:
         self, model: Any, dtype: torch.dtype, batch: int, adaptive: AdaptiveSchedule | None
     ) -> None:
         weight = model.patch_embed.proj.weight
-        self.device, self.dtype, self.adaptive = weight.device, dtype, adaptive
+        self.device, self.adaptive = weight.device, adaptive
+        self.dtype = torch.float32 if dtype == torch.int8 else dtype
         # Everything but the blocks, which come as layers of the engine.
         shell: Any = copy.deepcopy(model, {id(model.blocks): nn.Sequential()})
         shell.requires_grad_(False)
         self.prefix = int(shell.num_prefix_tokens)
         self.schedule: PruningSchedule = getattr(shell, "schedule", PruningSchedule((), ()))
         self.notes = Description(str(self.device), str(dtype).removeprefix("torch."), self._says())
-        build = Builder(dtype, self.device, batch, self.notes)
+        build = Builder(self.dtype, dtype == torch.int8, self.device, batch, self.notes)
         with torch.inference_mode():
             self.embedding = Embedding(shell, build)
             self.head = Head(shell, adaptive is not None, build)
@@ -185,9 +192,11 @@ class Engine:
 
     def _mask(self, places: Tensor, lengths: Lengths, grid: int) -> Tensor:
         """(B, N) bool: the original patches among the rows."""
-        mask = places.new_zeros(lengths.images, self.prefix + grid, dtype=torch.bool)
-        mask.scatter_(1, lengths.pad(places, 0), True)
-        return mask[:, self.prefix :]
+        total = self.prefix + grid
+        # The column behind the last one takes what is padding.
+        mask = places.new_zeros(lengths.images, total + 1, dtype=torch.bool)
+        mask.scatter_(1, lengths.pad(places, total), True)
+        return mask[:, self.prefix : total]
 
     def _says(self) -> str:
         if not self.schedule.stages:

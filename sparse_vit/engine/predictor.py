@@ -34,35 +34,39 @@ class EnginePredictor:
         self.norm = build.norm(module.norm)
         weight, bias = module.project.weight, module.project.bias
         half = weight.shape[0] // 2
-        linear = partial(build.linear, tokens=tokens, gelu="none")
+        linear = partial(build.linear, tokens=tokens, gelu="none", exact=True)
         self.local = linear(f"{name}.project (local)", weight[:half], bias[:half])
         self.context = linear(f"{name}.project (global)", weight[half:], bias[half:])
         weight = module.expand.weight
-        self.expand = build.linear(f"{name}.expand", weight[:, :half], None, tokens)
-        self.expand_context = weight[:, half:].detach().to(build.dtype, copy=True)
-        self.expand_bias = module.expand.bias.detach().to(build.dtype, copy=True)
-        self.reduce = linear(f"{name}.reduce", module.reduce.weight, module.reduce.bias)
-        self.classify = module.classify.weight.detach().to(build.dtype, copy=True)
-        self.classify_bias = module.classify.bias.detach().to(build.dtype, copy=True)
+        self.expand = build.linear(f"{name}.expand", weight[:, :half], None, tokens, exact=True)
+        build.notes.add(f"{name}.reduce, classify", "torch, float32", "cheap; scores stay exact")
+        # The narrow end is cheap, and rounding scores there would tie tokens at the cut.
+        narrow = module.reduce.weight, module.reduce.bias
+        ends = module.classify.weight, module.classify.bias
+        parts = weight[:, half:], module.expand.bias, *narrow, *ends
+        self.narrow = [part.detach().to(torch.float32, copy=True) for part in parts]
 
     def __call__(self, x: Tensor, lengths: Lengths) -> Tensor:
         """(T, C) tokens to (T,) float32 log keep probabilities."""
         x = self.norm(x)
         mean = self._mean(self.context(x), lengths)
         hidden = self.expand(self.local(x))
-        shift = F.linear(mean, self.expand_context, self.expand_bias)
+        expand, expand_bias, reduce, reduce_bias, classify, classify_bias = self.narrow
+        hidden = hidden.float()
+        shift = F.linear(mean, expand, expand_bias)
         if lengths.uniform:
             hidden.view(lengths.images, lengths.longest, -1).add_(shift[:, None])
         else:
             hidden += shift[lengths.image_of_row()]
         torch.ops.aten.gelu_(hidden)
-        logits = F.linear(self.reduce(hidden), self.classify, self.classify_bias)
-        return logits.float().log_softmax(dim=-1)[:, KEEP]
+        hidden = torch.ops.aten.gelu_(F.linear(hidden, reduce, reduce_bias))
+        return F.linear(hidden, classify, classify_bias).log_softmax(dim=-1)[:, KEEP]
 
     def _mean(self, z: Tensor, lengths: Lengths) -> Tensor:
         """(T, C) to the mean of every image's patch tokens (B, C)."""
         if lengths.uniform:
-            return z.view(lengths.images, lengths.longest, -1)[:, self.prefix :].mean(dim=1)
+            patches = z.view(lengths.images, lengths.longest, -1)[:, self.prefix :]
+            return patches.mean(dim=1, dtype=torch.float32)
         padded = lengths.pad(z, 0.0)[:, self.prefix :].sum(dim=1, dtype=torch.float32)
         counts = lengths.cu_seqlens.diff() - self.prefix
-        return (padded / counts[:, None]).to(z.dtype)
+        return padded / counts[:, None]

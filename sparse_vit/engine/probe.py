@@ -1,6 +1,5 @@
 """A short race between ways to do the same, run once when an engine is built."""
 
-import statistics
 import time
 from collections.abc import Callable, Hashable, Mapping
 
@@ -20,7 +19,7 @@ class Probe:
     def seconds(
         self, key: Hashable, candidates: Mapping[str, Callable[[], object]]
     ) -> dict[str, float]:
-        """Median seconds of every candidate.
+        """Least seconds of every candidate.
 
         Args:
             key: what the result depends on; a key met before is not timed again.
@@ -34,6 +33,6 @@ class Probe:
                         start = time.perf_counter()
                         call()
                         spent[name].append(time.perf_counter() - start)
-            # The first round creates primitives and touches memory for the first time.
-            self._known[key] = {name: statistics.median(s[1:]) for name, s in spent.items()}
+            # The first round prepares primitives; the least of the rest has met no other program.
+            self._known[key] = {name: min(times[1:]) for name, times in spent.items()}
         return self._known[key]

@@ -116,6 +116,7 @@ class EngineStage:
         passes = "selection, then compaction and LayerNorm in one pass"
         if not norm.is_layer_norm:
             passes = "selection, compaction, then the model's own normalisation"
+        self.waits = build.device.type == "cpu"
         build.notes.add(f"{name} compaction", passes, "kernels.select_tokens, gather_layer_norm")
 
     def __call__(
@@ -184,18 +185,17 @@ class EngineStage:
 
     def _threshold(self, scores: Tensor, lengths: Lengths, rule: Rule) -> tuple[Tensor, Lengths]:
         """Rows of the padded (B, longest) matrix that reach the threshold, and their lengths."""
-        waits = scores.device.type == "cpu"
         chosen = select_tokens(
             scores,
             threshold=rule.threshold,
             min_keep=rule.fewest,
             max_keep=min(rule.most, scores.shape[1]),
             prefix=self.prefix,
-            # A device is not waited for: rows of nobody follow those of the images.
-            padded=not waits,
+            # What is not waited for has rows of nobody behind those of the images.
+            padded=not self.waits,
         )
         rows, longest = chosen.indices, self.prefix + min(rule.most, scores.shape[1])
-        if waits:
+        if self.waits:
             longest = int(chosen.cu_seqlens.diff().max())
             rows = _whole(rows)
         return rows, Lengths(
