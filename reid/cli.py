@@ -1,13 +1,19 @@
 """`reid <verb>`: arguments to function calls, errors to one line and an exit code."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from reid._evaluate_options import (
+    add_evaluate_options,
+    evaluate_files,
+    print_more,
+    refuse_ranking_options,
+    write,
+)
 from reid._verbs import add_verb, root_of
 from reid.data.cli import add_data_verbs
 from reid.errors import UserError
@@ -150,7 +156,7 @@ def _evaluate(verbs: Any) -> None:
     )
     _dataset_arguments(parser, required=False)
     _reading_arguments(parser)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores there")
+    add_evaluate_options(parser)
 
 
 def _extract(verbs: Any) -> None:
@@ -216,14 +222,15 @@ def _run_train(arguments: argparse.Namespace) -> None:
 
 
 def _run_evaluate(arguments: argparse.Namespace) -> None:
-    from reid import evaluation, run
+    from reid import run
     from reid.engine.distributed import is_main
     from reid.models.embedder import load_model
 
+    more: dict[str, Any] = {}
     if arguments.features:
-        query, gallery = (evaluation.Features.load(path) for path in arguments.features)
-        result = evaluation.evaluate(query, gallery)
+        result, more = evaluate_files(arguments)
     else:
+        refuse_ranking_options(arguments)
         if arguments.data is None:
             raise UserError("--data is missing: name the data set to evaluate on")
         run.start_processes()
@@ -232,10 +239,7 @@ def _run_evaluate(arguments: argparse.Namespace) -> None:
         result, _, _ = run.evaluate_model(model.to(run.pick_device()), config, data)
     if is_main():
         _print_scores(result)
-        if arguments.json:
-            from reid.engine.checkpoint import write_atomic
-
-            write_atomic(arguments.json, json.dumps(run.scores(result), indent=2).encode())
+        print_more(write(arguments, result, run.scores(result), more))
 
 
 def _run_extract(arguments: argparse.Namespace) -> None:

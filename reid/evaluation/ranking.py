@@ -245,6 +245,15 @@ def _check(
     for name, value in (("max_rank", max_rank), ("chunk", chunk), ("keep_top", keep_top)):
         if value < 1:
             raise UserError(f"{name} must be at least 1, got {value}")
+    check_queries(query, distractor_pid)
+
+
+def check_queries(query: Features, distractor_pid: int | None) -> None:
+    """Refuse queries that can have no match.
+
+    Raises:
+        UserError: A query is junk or a distractor.
+    """
     unusable = [JUNK_PID] if distractor_pid is None else [JUNK_PID, distractor_pid]
     wrong = np.isin(query.pids, unusable)
     if wrong.any():

@@ -1,6 +1,6 @@
 """What an evaluation returns: percentages, a table with one line per query, ranked lists."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -58,6 +58,10 @@ class PerQuery:
         """Return the CMC curve (K,) of some queries, in percent; NaN where none is chosen."""
         count = int(chosen.sum())
         return 100.0 * self.hits[chosen].sum(axis=0) / (count if count else np.nan)
+
+    def select(self, rows: NDArray[np.bool_]) -> "PerQuery":
+        """Return the lines of some queries (Q,), in their order."""
+        return PerQuery(**{item.name: getattr(self, item.name)[rows] for item in fields(self)})
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the table as one dictionary per query, for JSON or CSV; NaN becomes None."""

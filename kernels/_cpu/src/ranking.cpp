@@ -72,11 +72,15 @@ constexpr float infinity = std::numeric_limits<float>::infinity();
 class Scores {
  public:
   Scores(const RankedSets& sets, std::int64_t row) : metric_(sets.metric) {
-    if (metric_ == Metric::hamming) return;
+    if (metric_ == Metric::hamming) {
+      smallest_ = -64.0 * static_cast<double>(sets.width);
+      return;
+    }
     const double unit = 0x1p-24, length = sets.lengths[row], longest = sets.longest;
     const double terms =
         static_cast<double>(product_depth + (sets.width + product_depth - 1) / product_depth);
     half_square_ = 0.5 * length * length;
+    smallest_ = -(length * longest + 0.5 * longest * longest);
     square_scale_ = sets.scale * sets.scale;
     // Of a sum of rounded products of rounded factors, then of the bias and its sum.
     error_ = 1.01 * unit * ((terms + 8) * length * longest + 2 * longest * longest) + 0x1p-100;
@@ -102,6 +106,11 @@ class Scores {
     return found;
   }
 
+  // What no score is below.
+  float smallest() const {
+    return towards(smallest_ - error_, -infinity);
+  }
+
   // The least score of a column that may be nearer than, or as near as, one of the score given.
   float margin(float score) const {
     if (metric_ == Metric::hamming) return score;
@@ -118,7 +127,7 @@ class Scores {
   double around(double half) const { return 0x1p-21 * std::abs(half) + floor_; }
 
   Metric metric_;
-  double half_square_ = 0, square_scale_ = 0, error_ = 0, floor_ = 0;
+  double half_square_ = 0, smallest_ = 0, square_scale_ = 0, error_ = 0, floor_ = 0;
 };
 
 class Block {
@@ -132,7 +141,8 @@ class Block {
       const std::int64_t row = begin_ + i, offset = row * thresholds_.most;
       const std::int64_t size = thresholds_.sizes[row];
       scores_.emplace_back(sets_, row);
-      counts_[i].start(scores_[i].bounds(thresholds_.values + offset, size));
+      counts_[i].start(scores_[i].bounds(thresholds_.values + offset, size),
+                       scores_[i].smallest());
       candidates_[i].start(places_.top);
       std::fill_n(places_.equal + offset, thresholds_.most, 0);
       std::fill_n(places_.earlier + offset, thresholds_.most, 0);

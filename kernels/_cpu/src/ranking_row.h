@@ -22,13 +22,14 @@ class Counts {
  public:
   static constexpr std::int32_t unsure = -1;
 
-  void start(Bounds bounds) {
+  // No score is below `smallest`.
+  void start(Bounds bounds, float smallest) {
     bounds_ = std::move(bounds);
     const std::size_t size = bounds_.upper.size();
     counts_.assign(size + 1, 0);
     base_ = std::numeric_limits<float>::infinity();
     if (size == 0) return;
-    base_ = bounds_.lower.back();
+    base_ = std::max(bounds_.lower.back(), smallest);
     last_ = static_cast<float>(std::clamp<std::size_t>(8 * size, 64, 8192) - 1);
     // The last cell is for scores beyond all bounds.
     const float range = bounds_.upper.front() - base_;
@@ -68,7 +69,7 @@ class Counts {
 
  private:
   std::ptrdiff_t cell(float score) const {
-    return static_cast<std::ptrdiff_t>(std::min(last_, (score - base_) * scale_));
+    return static_cast<std::ptrdiff_t>(std::clamp((score - base_) * scale_, 0.0f, last_));
   }
 
   Bounds bounds_;
