@@ -153,19 +153,3 @@ def test_matches_from_the_same_camera_do_not_count(tmp_path: Path) -> None:
 def test_unknown_name_lists_the_known() -> None:
     with pytest.raises(UserError, match=r"'market'; .*market1501"):
         catalog.read("market", "anywhere")
-
-
-def test_check_counts_and_finds_unreadable_files(tmp_path: Path) -> None:
-    build(tmp_path, MARKET)
-    empty = tmp_path / "query" / "0010_c1s1_000001_00.jpg"
-    empty.write_bytes(b"")
-    light = catalog.check("market1501", tmp_path, decode=False)
-    assert light.unreadable == [str(empty)]
-    full = catalog.check("market1501", tmp_path)
-    assert len(full.unreadable) == 9
-    assert not full.ok
-    gallery = full.splits["gallery"]
-    assert (gallery.images, gallery.identities, gallery.cameras) == (4, 2, 4)
-    assert gallery.distractors == 1
-    assert full.queries_without_match == 0
-    assert str(empty) in str(full)

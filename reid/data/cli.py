@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 from reid._verbs import add_verb, root_of
@@ -32,10 +33,23 @@ def _generate(actions: Any) -> None:
 
 def _check(actions: Any) -> None:
     parser = add_verb(
-        actions, "check", _run_check, "count images, identities and cameras; find damage"
+        actions,
+        "check",
+        _run_check,
+        "count images, identities and cameras; find damage, duplicates and leaks; exit 1 on damage",
     )
-    parser.add_argument("name")
-    parser.add_argument("--root", metavar="PATH", help="its folder; default data/NAME")
+    parser.add_argument("name", help="such as market1501, occluded-duke or imported")
+    parser.add_argument("--root", metavar="PATH", help="its folder or archive; default data/NAME")
+    parser.add_argument("--protocol", metavar="NAME", help="such as train+val or occluded-body")
+    parser.add_argument(
+        "--no-decode", action="store_true", help="hash the files, but do not decode them"
+    )
+    parser.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="check what is left when files that cannot be read or taken are left out",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all findings there")
 
 
 def _report(actions: Any) -> None:
@@ -104,10 +118,20 @@ def _run_generate(arguments: argparse.Namespace) -> None:
 
 
 def _run_check(arguments: argparse.Namespace) -> int:
-    from reid.data import catalog
+    from reid.data.check import check
 
-    report = catalog.check(arguments.name, root_of(arguments.name, arguments.root))
+    report = check(
+        arguments.name,
+        root_of(arguments.name, arguments.root),
+        protocol=arguments.protocol,
+        decode=not arguments.no_decode,
+        skip_bad=arguments.skip_bad,
+    )
     print(report)
+    if arguments.json:
+        from reid.engine.checkpoint import write_atomic
+
+        write_atomic(arguments.json, json.dumps(report.as_dict(), indent=1).encode())
     return 0 if report.ok else 1
 
 

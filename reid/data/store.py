@@ -1,8 +1,6 @@
 """From image files to uint8 tensors: decoded at once, or when they are first asked for."""
 
 import io
-import struct
-import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +13,9 @@ from reid.data import usable_cores
 from reid.data.records import Record
 from reid.data.source import read_bytes
 from reid.errors import UserError
+
+# 200 MB when decoded; a photograph of a camera has less, a crop of a person much less
+MOST_PIXELS = 2**26
 
 
 def decode(
@@ -41,18 +42,24 @@ def decode_bytes(
 ) -> np.ndarray:
     """Decode what `path` held; as `decode`."""
     image_module = require("PIL.Image")
-    filters = {
-        "bicubic": image_module.Resampling.BICUBIC,
-        "bilinear": image_module.Resampling.BILINEAR,
-    }
+    resampling = image_module.Resampling
+    filters = {"bicubic": resampling.BICUBIC, "bilinear": resampling.BILINEAR}
+    chosen = filters[interpolation]
     if not content:
         raise UserError(f"{path} is empty (0 bytes); delete it or copy it again")
     try:
         with image_module.open(io.BytesIO(content)) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise UserError(
+                    f"{path} has {image.width} x {image.height} pixels, far more than any image of "
+                    "a person; remove it"
+                )
             rgb = image.convert("RGB")
             if image_size is not None and rgb.size != image_size[::-1]:
-                rgb = rgb.resize(image_size[::-1], filters[interpolation])
+                rgb = rgb.resize(image_size[::-1], chosen)
             return np.asarray(rgb).transpose(2, 0, 1)
+    except UserError:
+        raise
     except image_module.DecompressionBombError as error:
         raise UserError(f"{path} is far larger than any image of a person ({error})") from error
     except require("PIL").UnidentifiedImageError as error:
@@ -60,15 +67,8 @@ def decode_bytes(
             f"{path} cannot be read as an image (no known format begins with {content[:8]!r}); "
             "delete it or copy it again"
         ) from error
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        IndexError,
-        struct.error,
-        zlib.error,
-    ) as error:
+    except Exception as error:
+        # decoders raise nearly anything on damaged bytes
         raise UserError(
             f"{path} cannot be read as an image ({error}); delete it or copy it again"
         ) from error
@@ -121,7 +121,10 @@ def each(read: Callable[[int], None], count: int, workers: int | None = None) ->
         list(pool.map(call, range(count)))
     if problems:
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
-        raise UserError("; ".join(sorted(problems)[:5]) + more)
+        raise UserError(
+            f"{'; '.join(sorted(problems)[:5])}{more}; to leave unreadable images out, set "
+            "data.skip_bad=true or give --skip-bad"
+        )
 
 
 class Held:

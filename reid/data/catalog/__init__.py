@@ -1,6 +1,5 @@
 """Data sets by name."""
 
-from reid.data.catalog.check import DatasetCheck, SplitCheck, check
 from reid.data.catalog.entries import ENTRIES, entry
 from reid.data.catalog.locate import LayoutFound, locate
 from reid.data.catalog.reading import read
@@ -9,14 +8,11 @@ from reid.data.catalog.spec import Count, Entry, Layout, Part, Protocol
 __all__ = [
     "ENTRIES",
     "Count",
-    "DatasetCheck",
     "Entry",
     "Layout",
     "LayoutFound",
     "Part",
     "Protocol",
-    "SplitCheck",
-    "check",
     "entry",
     "locate",
     "names",
