@@ -115,8 +115,7 @@ class AttributeTable:
                 columns.append(self.values[:, number] == value)
                 masks.append(self.defined[:, number])
                 names.append(name if len(words) == 2 else f"{name}={words[value - 1]}")
-        mask = np.stack(masks, 1)
-        return (np.stack(columns, 1) & mask).astype(np.float32), mask, tuple(names)
+        return np.stack(columns, 1).astype(np.float32), np.stack(masks, 1), tuple(names)
 
 
 def read_attributes(
