@@ -16,6 +16,7 @@ from reid.clustering.dbscan import dbscan
 from reid.clustering.distances import Points
 from reid.clustering.jaccard import jaccard_distance
 from reid.errors import UserError
+from reid.evaluation import Features, evaluate
 from reid.evaluation.reranking import rerank
 
 Matrix = list[list[float]]
@@ -166,6 +167,16 @@ def test_reranked_distances_equal_the_dense_definition(
     np.testing.assert_allclose(rows, expected[:queries, queries:], rtol=RTOL, atol=RTOL)
 
 
+def test_keeps_distances_below_a_bound() -> None:
+    features = draw(2, 60, "clusters")
+    every = filled(jaccard_distance(features, 8, 3))
+    found = jaccard_distance(features, 8, 3, below=0.5)
+    assert 0 < found.nnz == (every < 0.5).sum() < (every < 1.0).sum()
+    assert np.array_equal(filled(found), np.where(every < 0.5, every, 1.0))
+    with pytest.raises(UserError, match=r"got 0\.0"):
+        jaccard_distance(features, 8, 3, below=0.0)
+
+
 def test_half_of_k1_is_rounded_to_even() -> None:
     features = draw(3, 40, "clusters")
     for k1 in (5, 7, 9, 11):
@@ -230,6 +241,50 @@ def test_nothing_is_as_large_as_the_matrix(monkeypatch: pytest.MonkeyPatch) -> N
     assert largest < 4000 * 4000 / 4
 
 
+def people(features: Tensor, seed: int) -> Features:
+    generator = np.random.default_rng(seed)
+    count = len(features)
+    return Features(features, generator.integers(1, 6, count), generator.integers(0, 3, count))
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 512])
+def test_evaluates_what_it_reranks(chunk: int) -> None:
+    features = draw(4, 70, "clusters")
+    query, gallery = people(features[:20], 0), people(features[20:], 1)
+    blocks = rerank(query, gallery, k1=8, k2=3)
+    result = evaluate(query, gallery, blocks=blocks, chunk=chunk)
+    assert result.metric == (
+        "cosine, k-reciprocal re-ranking (zhong, k1=8, k2=3, lambda=0.3), transductive"
+    )
+    dense = blocks.rows(0, 20).numpy()
+    for q in range(20):
+        own = gallery.pids == query.pids[q]
+        junk = own & (gallery.camids == query.camids[q])
+        order = [g for g in np.argsort(dense[q], kind="stable") if not junk[g]]
+        places = [r for r, g in enumerate(order, 1) if own[g]]
+        ap = 100.0 * np.mean([j / r for j, r in enumerate(places, 1)])
+        assert result.per_query.ap[q] == pytest.approx(ap, rel=1e-12)
+        assert result.per_query.first_rank[q] == places[0]
+    assert result.mAP != evaluate(query, gallery).mAP
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_the_original_distance_alone_ranks_as_without(metric: str) -> None:
+    features = draw(6, 90, "clusters")
+    query, gallery = people(features[:30], 0), people(features[30:], 1)
+    blocks = rerank(query, gallery, k1=5, k2=2, lambda_value=1.0, metric=metric)
+    found = evaluate(query, gallery, blocks=blocks)
+    expected = evaluate(query, gallery, metric=metric)
+    assert np.array_equal(found.per_query.ap, expected.per_query.ap)
+    assert np.array_equal(found.top_indices, expected.top_indices)
+
+
+def test_refuses_distances_of_other_images() -> None:
+    query, gallery = people(torch.randn(5, 3), 0), people(torch.randn(9, 3), 1)
+    with pytest.raises(UserError, match="of 9 queries to 5 gallery rows"):
+        evaluate(query, gallery, blocks=rerank(gallery, query, k1=2, k2=1))
+
+
 def test_dbscan_equals_the_dense_one() -> None:
     labels = set()
     for seed in range(12):
@@ -264,6 +319,8 @@ def test_bad_features() -> None:
         rerank(torch.ones(2, 3), torch.ones(4, 2))
     with pytest.raises(UserError, match="gallery features hold NaN"):
         rerank(torch.ones(2, 3), torch.full((4, 3), math.nan))
+    with pytest.raises(UserError, match="one vector per image"):
+        rerank(torch.ones(2, 3), torch.ones(4, 3, dtype=torch.int64))
     with pytest.raises(UserError, match=r"eps must lie between 0 and 1, got 1\.0"):
         dbscan(sparse.csr_array((2, 2)), 1.0)
     with pytest.raises(UserError, match="min_samples must be at least 1, got 0"):

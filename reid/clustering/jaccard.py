@@ -7,6 +7,8 @@ Zhong et al., CVPR 2017, equation 10: with rows of V that sum to 1 and m = sum_t
 It is 1 wherever two rows share no column, and such pairs are not stored.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,6 +17,9 @@ from torch import Tensor
 
 from reid.clustering.distances import Metric, Points
 from reid.clustering.k_reciprocal import Variant, encode
+from reid.errors import UserError
+
+_ROUNDING = 2.0**-40
 
 # pairs of entries, and dense sums, at a time: a few arrays of 8 bytes each
 _PAIRS = 1 << 18
@@ -28,6 +33,7 @@ def jaccard_distance(
     *,
     variant: Variant = "cluster-contrast",
     metric: Metric = "cosine",
+    below: float = 1.0,
     chunk: int = 2048,
     device: str | torch.device | None = None,
 ) -> sparse.csr_array:
@@ -39,118 +45,83 @@ def jaccard_distance(
         k2: Neighbours of the query expansion, itself included; 1 leaves it out.
         variant: `cluster-contrast` or `zhong`; see `reid.clustering.k_reciprocal`.
         metric: `cosine` or `euclidean`.
+        below: Store distances below this one only. A clustering needs no larger ones than its
+            `eps`, and most are close to 1.
         chunk: Rows of a tile of the neighbour search.
         device: Where to search neighbours; None takes the device of the features.
 
     Returns:
-        (N, N) CSR float32, symmetric, columns ascending. What is not stored is 1; the zeros of the
-        diagonal and of equal images are stored.
+        (N, N) CSR float32, symmetric, columns ascending. What is not stored is `below` or more, by
+        default 1; the zeros of the diagonal and of equal images are stored.
 
     Raises:
-        UserError: As `reid.clustering.neighbours.neighbours` and `encode`.
+        UserError: `below` outside 0 to 1, or as `reid.clustering.neighbours.neighbours` and
+            `reid.clustering.k_reciprocal.encode`.
     """
+    if not 0.0 < below <= 1.0:
+        raise UserError(f"below must lie above 0 and up to 1, got {below}")
     values = torch.as_tensor(features)
     points = Points(values if device is None else values.to(device), metric)
     weights = encode(points, k1, k2, variant=variant, chunk=chunk).weights
-    return _mirrored(_upper(weights))
+    return _pairs(weights, below)
 
 
 def distance_of(mass: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Turn shared mass into Jaccard distance; rounding may leave a mass just above 1."""
-    return np.maximum(1.0 - mass / (2.0 - mass), 0.0)
+    """Turn shared mass into Jaccard distance; what only rounding tells from 0 is 0."""
+    found = 1.0 - mass / (2.0 - mass)
+    found[found < _ROUNDING] = 0.0
+    return found
 
 
-def shared_mass(
-    rows: sparse.csr_array,
-    columns: sparse.csc_array,
-    start: NDArray[np.int64] | None = None,
-    first: int = 0,
-) -> NDArray[np.float64]:
-    """Return m of a block of rows with many rows, (B, N - first), as dense numbers.
+def shared_mass(rows: sparse.csr_array, holders: sparse.csr_array) -> NDArray[np.float64]:
+    """Return m of a block of rows with many rows, (B, N), as dense numbers.
 
     Args:
-        rows: (B, T) CSR.
-        columns: (N, T) CSC of the many rows, indices ascending.
-        start: For each entry of `rows` where to begin in its column of `columns`; None begins at
-            the top.
-        first: The result begins at this one of the many rows.
+        rows: (B, T) encoded rows.
+        holders: (T, N) the many rows, transposed: who holds a column, and with which weight.
     """
-    width = columns.shape[0] - first
-    if start is None:
-        start = columns.indptr[:-1].astype(np.int64)[rows.indices]
-    length = columns.indptr[1:].astype(np.int64)[rows.indices] - start
-    ends = np.cumsum(length)
-    start = start - (ends - length)
-    shift = np.repeat(np.arange(rows.shape[0]) * width - first, np.diff(rows.indptr))
-    total = np.zeros(rows.shape[0] * width)
+    count = holders.shape[1]
+    total: Any = None
+    first = np.repeat(np.arange(rows.shape[0]) * count, np.diff(rows.indptr))
+    ends = np.cumsum(np.diff(holders.indptr)[rows.indices])
     done, pairs = 0, 0
-    while done < len(length):
+    while done < len(ends):
         stop = max(done + 1, int(np.searchsorted(ends, pairs + _PAIRS, side="right")))
-        entry = np.repeat(np.arange(done, stop), length[done:stop])
-        place = np.arange(pairs, pairs + len(entry)) + start[entry]
-        smaller = np.minimum(rows.data[entry], columns.data[place])
-        # a whole block in one call where it can be: each call makes a dense array
-        total += np.bincount(shift[entry] + columns.indices[place], smaller, minlength=len(total))
+        met = holders[rows.indices[done:stop]]
+        length = np.diff(met.indptr)
+        place = met.indices + np.repeat(first[done:stop], length)
+        smaller = np.minimum(met.data, np.repeat(rows.data[done:stop], length))
+        found = np.bincount(place, smaller, minlength=rows.shape[0] * count)
+        total = found if total is None else total + found
         done, pairs = stop, int(ends[stop - 1])
-    return total.reshape(rows.shape[0], width)
+    return total.reshape(rows.shape[0], count)
 
 
-def _upper(weights: sparse.csr_array) -> sparse.csr_array:
-    """Return the entries below 1 on and above the diagonal, CSR float32."""
+def _pairs(weights: sparse.csr_array, below: float) -> sparse.csr_array:
+    """Return the Jaccard distances below a bound, CSR float32."""
     count = weights.shape[0]
-    columns = weights.tocsc()
-    # an entry of row i begins at itself in its column, so that only rows from i on are met
-    number = sparse.csr_array(
-        (np.arange(weights.nnz), weights.indices, weights.indptr), shape=weights.shape
-    )
-    start = np.empty(weights.nnz, dtype=np.int64)
-    start[number.tocsc().data] = np.arange(weights.nnz)
-    met = np.cumsum(columns.indptr[1:].astype(np.int64)[weights.indices] - start)
+    holders = weights.T.tocsr()
+    met = np.cumsum(np.diff(holders.indptr)[weights.indices])
     met = np.concatenate([[0], met])[weights.indptr]
-    data, indices, counts = [], [], []
+    # J < below where m > 2 (1 - below) / (2 - below)
+    least = 2.0 * (1.0 - below) / (2.0 - below)
+    data, indices, counts = [], [], [np.zeros(1, dtype=np.int64)]
     first = 0
     while first < count:
         last = int(np.searchsorted(met, met[first] + _PAIRS, side="right")) - 1
-        last = min(max(last, first + 1), first + max(1, _SUMS // (count - first)), count)
-        entries = slice(weights.indptr[first], weights.indptr[last])
-        mass = shared_mass(weights[first:last], columns, start[entries], first)
-        row, column = np.divmod(np.flatnonzero(mass), count - first)
-        data.append(distance_of(mass[row, column]).astype(np.float32))
-        indices.append((column + first).astype(np.int32))
-        counts.append(np.bincount(row, minlength=last - first))
+        last = max(first + 1, min(last, first + _SUMS // count, count))
+        mass = shared_mass(weights[first:last], holders).ravel()
+        # four times as fast as the places of a table
+        place = np.flatnonzero(mass > least)
+        edges = np.arange(last - first + 1) * count
+        count_of = np.diff(np.searchsorted(place, edges))
+        data.append(distance_of(mass[place]).astype(np.float32))
+        indices.append((place - np.repeat(edges[:-1], count_of)).astype(np.int32))
+        counts.append(count_of)
         first = last
     ends = np.cumsum(np.concatenate(counts))
-    return sparse.csr_array(
-        (np.concatenate(data), np.concatenate(indices), _pointers(ends)), shape=(count, count)
-    )
-
-
-def _mirrored(upper: sparse.csr_array) -> sparse.csr_array:
-    """Return the symmetric matrix of an upper triangle, stored zeros kept."""
-    count = upper.shape[0]
-    lower = upper.T.tocsr()
-    # the diagonal is in both; a sum of matrices would drop the stored zeros
-    kept = np.diff(lower.indptr) - 1
-    own = np.diff(upper.indptr)
-    start = _pointers(np.cumsum(kept + own))
-    below = np.ones(lower.nnz, dtype=bool)
-    below[lower.indptr[1:] - 1] = False
-    here = np.zeros(int(start[-1]), dtype=bool)
-    here[_ranges(start[:-1], kept)] = True
-    data = np.empty(len(here), dtype=upper.data.dtype)
-    indices = np.empty(len(here), dtype=upper.indices.dtype)
-    data[here], indices[here] = lower.data[below], lower.indices[below]
-    data[~here], indices[~here] = upper.data, upper.indices
-    return sparse.csr_array((data, indices, start), shape=(count, count))
-
-
-def _pointers(ends: NDArray[np.int64]) -> NDArray:
-    """Return CSR row pointers, in 32 bits where they fit, as the column indices are."""
-    pointers = np.concatenate([[0], ends])
-    return pointers.astype(np.int32) if ends[-1] < 2**31 else pointers
-
-
-def _ranges(start: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return start_i, start_i + 1, .. of `length_i` numbers, one after another."""
-    ends = np.cumsum(length)
-    return np.arange(ends[-1]) + np.repeat(start - (ends - length), length)
+    # row pointers in 32 bits where they fit, as the columns are
+    start = ends.astype(np.int32) if ends[-1] < 2**31 else ends
+    joined = np.concatenate(data)
+    del data
+    return sparse.csr_array((joined, np.concatenate(indices), start), shape=(count, count))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reid.errors import UserError
-from reid.evaluation import distances, matching
+from reid.evaluation import distances, given, matching
 from reid.evaluation import ties as policies
 from reid.evaluation.distances import Gallery, Metric
 from reid.evaluation.features import Features
@@ -82,6 +82,7 @@ def evaluate(
     impl: str | None = None,
     run_blocks: BlockRunner = run_all,
     need_match: bool = True,
+    blocks: given.Blocks | None = None,
 ) -> RankingResult:
     """Rank a gallery for every query and return the field's metrics, exactly.
 
@@ -114,6 +115,8 @@ def evaluate(
         impl: Implementation of the ranking operator, as in `kernels.ranking.Gallery`.
         run_blocks: Works off the blocks of queries; `evaluate_sharded` spreads them over processes.
         need_match: Whether it is an error if no query has a match; otherwise scores are NaN.
+        blocks: Distances to rank by instead of those of the features, such as
+            `reid.evaluation.reranking.rerank` returns; their name becomes the result's metric.
 
     Returns:
         Percentages, a per-query table and the nearest rows of every query.
@@ -126,8 +129,12 @@ def evaluate(
     place = torch.device(device) if device is not None else gallery.features.device
     ids = Ids(query, gallery, distractor_pid, cross_camera, place)
     countable = None if bool(ids.countable.all()) else ids.countable
-    prepared = distances.gallery_of(gallery, metric, place, countable=countable, impl=impl)
-    q = distances.rows_of(query, place)
+    prepared: Gallery
+    if blocks is None:
+        prepared = distances.gallery_of(gallery, metric, place, countable=countable, impl=impl)
+        q = distances.rows_of(query, place)
+    else:
+        prepared, q = given.prepare(blocks, len(query), len(gallery), countable, place)
     rows = rows_at_once(prepared, chunk)
     top = min(keep_top, len(gallery))
     length = max(max_rank, _FEWEST_HITS)
@@ -136,8 +143,9 @@ def evaluate(
         start = index * rows
         return _rank_block(q[start : start + rows], prepared, ids, start, ties, top, length)
 
-    blocks = run_blocks(rank_block, len(query), rows)
-    return _collect(blocks, query, gallery, metric, ties, max_rank, need_match)
+    name = metric if blocks is None else blocks.name
+    found = run_blocks(rank_block, len(query), rows)
+    return _collect(found, query, gallery, name, ties, max_rank, need_match)
 
 
 def rows_at_once(gallery: Gallery, chunk: int) -> int:
@@ -181,7 +189,7 @@ def _collect(
     blocks: list[Block],
     query: Features,
     gallery: Features,
-    metric: Metric,
+    metric: str,
     ties: Ties,
     max_rank: int,
     need_match: bool,

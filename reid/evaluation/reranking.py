@@ -47,7 +47,7 @@ class Reranked:
         )
         self._lambda = lambda_value
         self._query_weights = encoding.weights[:queries]
-        self._gallery_columns = encoding.weights[queries:].tocsc()
+        self._holders = encoding.weights[queries:].T.tocsr()
         unit = torch.ones(queries, dtype=torch.float64)
         if encoding.farthest is not None:
             unit = torch.from_numpy(encoding.farthest[:queries].copy())
@@ -67,7 +67,7 @@ class Reranked:
             squared = torch.addmm(self._half, query, self._gallery.t(), alpha=-1.0).mul_(2.0)
             squared.add_(query.square().sum(dim=1, keepdim=True)).clamp_(min=0.0)
             squared.mul_((self._lambda / self._unit[block])[:, None])
-            mass = shared_mass(self._query_weights[block], self._gallery_columns)
+            mass = shared_mass(self._query_weights[block], self._holders)
             jaccard = torch.from_numpy(distance_of(mass)).to(squared.device)
             return squared.add_(jaccard, alpha=1.0 - self._lambda).to(torch.float32)
 
@@ -96,10 +96,10 @@ def rerank(
         chunk: Rows of a tile of the neighbour search.
 
     Returns:
-        The distances by blocks of queries, for `evaluate(..., distances=...)`.
+        The distances by blocks of queries, for `evaluate(..., blocks=...)`.
 
     Raises:
-        UserError: `lambda_value` outside 0 to 1, two widths, or as
+        UserError: `lambda_value` outside 0 to 1, codes or parts, two widths, or as
             `reid.clustering.k_reciprocal.encode`.
     """
     if not 0.0 <= lambda_value <= 1.0:
@@ -107,7 +107,7 @@ def rerank(
             f"lambda must lie between 0 and 1, got {lambda_value}; the usual one is 0.3"
         )
     first, second = (
-        Points(x.features if isinstance(x, Features) else x, metric, what)
+        Points(_vectors(x, what), metric, what)
         for x, what in ((query, "query"), (gallery, "gallery"))
     )
     if first.values.shape[1] != second.values.shape[1]:
@@ -117,3 +117,13 @@ def rerank(
         )
     values = torch.cat([first.values.to(second.device), second.values])
     return Reranked(Points(values, metric), len(first), k1, k2, lambda_value, variant, chunk)
+
+
+def _vectors(x: Features | Tensor, what: str) -> Tensor:
+    values = x.features if isinstance(x, Features) else torch.as_tensor(x)
+    if not values.is_floating_point() or values.ndim != 2:
+        raise UserError(
+            f"re-ranking compares one vector per image, (N, dimensions) float32; the {what} "
+            f"features are {tuple(values.shape)} {values.dtype}"
+        )
+    return values
