@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from reid.data import archives, source
+from reid.data.folder import folder_records
 from reid.data.source import MEMBER, open_source, read_bytes
 from reid.errors import UserError
 
@@ -339,3 +340,15 @@ def test_forked_processes_read_what_one_reads(tmp_path: Path, kind: str) -> None
         multiprocessing.get_context("fork").Pool(2) as pool,
     ):
         assert pool.map_async(_digest, [path] * 6).get(timeout=60) == [expected] * 6
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_images_of_a_plain_folder(tmp_path: Path, kind: str) -> None:
+    files = dict.fromkeys(["b/2.JPG", "a.png", ".x.png", "__MACOSX/a.png", "notes.txt"], b"1")
+    root = write(tmp_path, kind, files)
+    names = [record.path[len(str(root)) :] for record in folder_records(root)]
+    assert [name.strip("!/\\").replace("\\", "/") for name in names] == ["a.png", "b/2.JPG"]
+    with pytest.raises(UserError, match="does not exist"):
+        folder_records(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="holds no image"):
+        folder_records(write(tmp_path / "y", "folder", {"notes.txt": b"1"}))

@@ -18,7 +18,7 @@ _CUHK = naming("0001_c1_01.png", r"(?P<pid>\d{1,4})_c(?P<camera>\d{1,2})(?:_\w+)
 _CUHK_PAIRS = naming("1_001_1_01.png", r"\d_\d{3}_(?P<camera>[12])_\d{2}")
 _VERI = naming("0002_c002_00030600_0.jpg", r"(?P<pid>\d{4})_c(?P<camera>\d{3})_\d+_\d+")
 _DUKE_TERMS = (
-    "Withdrawn by Duke University in 2019; academic use, CC BY-NC-SA 4.0 in the licence file that "
+    "Withdrawn by Duke University; academic use, CC BY-NC-SA 4.0 in the licence file that "
     "came with it. No place to download it is given here. It shows people who did not consent: "
     "prefer another set for new work."
 )
@@ -184,7 +184,7 @@ OCCLUDED_DUKE = Entry(
 
 
 def _cuhk(protocol: str) -> tuple[Layout, ...]:
-    places = tuple(f"{top}{protocol}" for top in ("", "cuhk03-np/", "cuhk03/", "CUHK03/"))
+    places = tuple(f"{top}{protocol}" for top in ("", "cuhk03-np/", "cuhk03/"))
     images, config = f"images_{protocol}", f"cuhk03_new_protocol_config_{protocol}.mat"
     return (
         market_layout(_CUHK, *places, protocols=(protocol,)),
