@@ -13,6 +13,7 @@ import torch
 from benchmarks import goals, records, roof, runner, shapes, tables
 from benchmarks.pairs import versus  # noqa: F401  a fixture
 from benchmarks.shapes import Case
+from benchmarks.tasks import contest  # noqa: F401  a fixture
 
 ROWS = pytest.StashKey[list[Any]]()
 ORIGIN = pytest.StashKey[dict[str, Any]]()
@@ -95,6 +96,17 @@ def measure(
     return run
 
 
+@pytest.fixture
+def keep_rows(request: pytest.FixtureRequest) -> Callable[[list[Any]], None]:
+    """Keep rows that a test has made itself."""
+
+    def keep(rows: list[Any]) -> None:
+        origin = request.config.stash[ORIGIN]
+        request.config.stash[ROWS] += [{**row, "origin": origin} for row in rows]
+
+    return keep
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print the ratios, the goals, who could not take part, and where the rows went."""
     session = getattr(config, "_benchmarksession", None)
@@ -105,6 +117,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             median = result.stats.median * 1e3
             row = records.pair_row(result.extra_info, median, DEVICE.type)
             rows.append({**row, "origin": origin})
+        rows += [{**row, "origin": origin} for row in result.extra_info.get("tasks", [])]
     if not rows:
         return
     write = terminalreporter.write_line

@@ -56,15 +56,29 @@ def _cuda(function: Callable[[], Any], device: torch.device) -> Peak:
     return Peak(torch.cuda.max_memory_allocated(device) - before, "cuda allocator")
 
 
-def _resident(function: Callable[[], Any]) -> int:
-    # Free memory that the heap keeps would be used again unseen.
+def trim() -> None:
+    """Give free memory back, which would be used again unseen, and lower the high-water mark."""
     ctypes.CDLL(None).malloc_trim(0)
     _CLEAR.write_text("5")
-    before = _kilobytes("VmRSS")
+
+
+def resident() -> int:
+    """Return the bytes of this process that are in memory."""
+    return _kilobytes("VmRSS") << 10
+
+
+def high_water() -> int:
+    """Return the most bytes that were in memory since `trim`."""
+    return _kilobytes("VmHWM") << 10
+
+
+def _resident(function: Callable[[], Any]) -> int:
+    trim()
+    before = resident()
     result = function()
-    after = _kilobytes("VmHWM")
+    after = high_water()
     del result
-    return max(0, after - before) << 10
+    return max(0, after - before)
 
 
 def _kilobytes(field: str) -> int:

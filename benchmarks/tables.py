@@ -44,16 +44,17 @@ def text(section: Section) -> list[str]:
 
 def sections(rows: Iterable[Row]) -> list[Section]:
     """Return, for every operator and mode, ours and the best peer, then every peer's ratio;
-    then pairs of models and the peers that were not timed."""
+    then pairs of models, whole tasks, ways of reading and the peers that were not timed."""
     grouped: dict[tuple[str, str], list[Row]] = defaultdict(list)
     rows = list(rows)
     for row in rows:
-        if row["status"] != "pair":
+        if row["status"] not in ("pair", "task", "way"):
             grouped[row["op"], row["mode"]].append(row)
     found = []
     for (op, mode), members in grouped.items():
         found += [_summary(f"{op}, {mode}", members), _against(f"{op}, {mode}", members)]
-    return [section for section in (*found, pairs_of(rows), _absent(rows)) if section.body]
+    found += [pairs_of(rows), tasks_of(rows), *ways_of(rows), _absent(rows)]
+    return [section for section in found if section.body]
 
 
 def _lines(rows: Iterable[Row]) -> dict[str, list[Row]]:
@@ -144,6 +145,46 @@ def pairs_of(rows: Iterable[Row]) -> Section:
         if row["status"] == "pair"
     ]
     return Section("models", ["case", "rival", "ms", "measured", "ms", "ratio"], body, (0, 1, 3))
+
+
+def tasks_of(rows: Iterable[Row]) -> Section:
+    """Return the table of whole tasks, each contender in a process of its own."""
+    body = [
+        [
+            f"{row['op']}, {row['mode']}",
+            row["label"],
+            row["provider"],
+            number(row["seconds"]),
+            number(row["peak_bytes"] / 1e6),
+            f"{row['ratio']:.2f}",
+            "measured" if row["scaled"] == 1 else f"scaled by {number(row['scaled'])}",
+        ]
+        for row in rows
+        if row["status"] == "task"
+    ]
+    head = ["task", "case", "by", "seconds", "peak MB", "ratio to ours", "how"]
+    return Section("whole tasks, each in a process of its own", head, body, (0, 1, 2, 6))
+
+
+def ways_of(rows: Iterable[Row]) -> list[Section]:
+    """Return a table for every case: each way with time, rate, memory and speed."""
+    grouped: dict[tuple[str, str, str], list[list[str]]] = defaultdict(list)
+    for row in rows:
+        if row["status"] != "way":
+            continue
+        peak = row["peak_bytes"]
+        grouped[row["op"], row["mode"], row["label"]].append(
+            [
+                row["provider"],
+                number(row["p50_ms"] / 1e3),
+                number(row["cpu_seconds"]),
+                f"{number(row['rate'])} {row['unit']}/s",
+                "-" if peak is None else number(peak / 1e6),
+                f"{row['ratio']:.2f}",
+            ]
+        )
+    head = ["way", "seconds", "core seconds", "rate", "peak MB", "times as fast as the first"]
+    return [Section(", ".join(key), head, body) for key, body in grouped.items()]
 
 
 def goals_of(outcomes: Iterable[Outcome]) -> Section:
