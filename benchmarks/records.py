@@ -75,6 +75,56 @@ def pair_row(info: Row, milliseconds: float, device_type: str) -> Row:
     }
 
 
+def way_row(
+    *,
+    op: str,
+    mode: str,
+    label: str,
+    provider: str,
+    seconds: float,
+    cpu_seconds: float,
+    items: int,
+    unit: str,
+    peak_bytes: int | None,
+    ratio: float,
+    device_type: str,
+) -> Row:
+    """Return the row of one way of doing something.
+
+    Args:
+        op: What is done.
+        mode: Variant of it.
+        label: Its size.
+        provider: The way.
+        seconds: Time it takes.
+        cpu_seconds: Time of all processor cores together.
+        items: What it works through, in units of `unit`.
+        unit: Such as "img".
+        peak_bytes: Memory it takes at its highest; None where it was not measured.
+        ratio: Time of the yardstick as a multiple of `seconds`.
+        device_type: cpu or cuda.
+    """
+    return {
+        "op": op,
+        "mode": mode,
+        "dtype": "",
+        "batch": 0,
+        "heads": 0,
+        "tokens": 0,
+        "dim": 0,
+        "label": label,
+        "device_type": device_type,
+        "status": "way",
+        "provider": provider,
+        "p50_ms": seconds * 1e3,
+        "cpu_seconds": cpu_seconds,
+        "rate": items / seconds,
+        "unit": unit,
+        "peak_bytes": peak_bytes,
+        "ratio": ratio,
+    }
+
+
 def load(path: Path) -> list[Row]:
     """Read the rows of a file, each with its origin under "origin".
 

@@ -101,6 +101,19 @@ def test_models_report_their_ratio(run: dict[str, Any]) -> None:
     assert [8, 5, 3, 2] in [case["extra_info"]["tokens"] for case in pairs]
 
 
+def test_every_way_of_reading_images_is_timed(run: dict[str, Any]) -> None:
+    rows = [row for row in run["rows"] if row["op"] == "loading"]
+    assert len({row["provider"] for row in rows}) == 7
+    for row in rows:
+        assert row["rate"] * row["p50_ms"] == pytest.approx(32e3)
+        assert row["ratio"] == pytest.approx(plain_one(rows)["p50_ms"] / row["p50_ms"])
+
+
+def plain_one(rows: list[Any]) -> Any:
+    """The row that the others are compared with."""
+    return next(row for row in rows if row["provider"] == "Pillow in a DataLoader")
+
+
 def test_the_second_command_writes_tables_and_plots(run: dict[str, Any], tmp_path: Path) -> None:
     page = tmp_path / "benchmarks.md"
     page.write_text("before\n<!-- benchmarks:begin -->\n<!-- benchmarks:end -->\nafter\n")
