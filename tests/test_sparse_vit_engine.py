@@ -171,7 +171,7 @@ def test_tokens_that_differ_in_bfloat16_lie_at_the_cut() -> None:
 
 @pytest.mark.parametrize("selector", ["predictor", "class_attention"])
 def test_int8_is_close(selector: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert int8_reasons(torch.device("cpu")) == []
+    assert int8_reasons() == []
     monkeypatch.setattr(
         "sparse_vit.engine.probe.Probe.seconds",
         lambda self, key, candidates: {name: float("8-bit" not in name) for name in candidates},
@@ -308,3 +308,38 @@ def test_description_names_every_part() -> None:
     assert "float32" in str(found)
     assert "0.7" in str(found)
     assert found.as_dict()["parts"][0]["why"]
+
+
+def test_nan_stays_in_its_image_with_8_bit_integers() -> None:
+    model, x = sparse(build()), images()
+    run = optimize(model, dtype=torch.int8)
+    x[1] = 0.0
+    clean = run(x)
+    x[1, 0, 5, 5] = torch.nan
+    spoilt = run(x)
+    assert spoilt[1].isnan().all()
+    torch.testing.assert_close(spoilt[[0, 2]], clean[[0, 2]])
+
+
+@pytest.mark.parametrize("selector", ["predictor", "class_attention", "random"])
+def test_a_large_batch_runs_in_parts(selector: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = sparse(build(), selector=selector), images(7)
+    run = optimize(model)
+    served: list[int] = []
+    serve = run._serve
+    monkeypatch.setattr(run, "_serve", lambda part: (served.append(len(part)), serve(part))[1])
+    monkeypatch.setattr("sparse_vit.engine.engine.BYTES_OF_A_THREAD", 3 * 19 * run.row_bytes)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert_same(model, run, x)
+    # Random draws are those of the whole batch.
+    assert served == ([7] if selector == "random" else [3, 3, 1])
+
+
+def test_slow_bfloat16_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "sparse_vit.engine.probe.Probe.seconds",
+        lambda self, key, calls: {name: 1.0 + ("bfloat16" in name) for name in calls},
+    )
+    with pytest.warns(RuntimeWarning, match=r"bfloat16 is slower than float32.*2000\.00 ms"):
+        run = optimize(build(), dtype=torch.bfloat16)
+    assert "slower than float32 on this processor" in str(run.describe())

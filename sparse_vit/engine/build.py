@@ -1,8 +1,10 @@
 """Turns modules of a model into layers of an engine and notes every choice."""
 
 import copy
+import warnings
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,7 @@ from sparse_vit.engine.quantized import Int8Linear
 
 __all__ = ["Builder", "Norm"]
 
+PROBE_TOKENS = 64
 ONEDNN, INT8, TORCH = "oneDNN, packed weights", "oneDNN, 8-bit integers", "torch"
 
 
@@ -135,6 +138,27 @@ class Builder:
     def norm(self, module: nn.Module) -> Norm:
         """A normalisation over channels."""
         return Norm(module, self.dtype)
+
+    def compare_precisions(self, mlp: Any) -> None:
+        """Says so if bfloat16 is slower than float32 here, as it is without instructions for it."""
+        if self.dtype != torch.bfloat16 or self.device.type != "cpu" or self._reasons:
+            return
+        shape = max(1, self.images * PROBE_TOKENS), mlp.fc2.in_features
+        weight = mlp.fc2.weight.detach()
+        calls = {}
+        for dtype in (torch.float32, torch.bfloat16):
+            layer = OneDnnLinear(weight.to(dtype), None, None, shape[0])
+            calls[str(dtype)] = partial(layer, torch.randn(shape).to(dtype))
+        whole, half = self.probe.seconds(("precisions", *shape), calls).values()
+        if half > whole:
+            why = f"a product of {shape[0]} rows takes {half * 1e3:.2f} ms, {whole * 1e3:.2f} ms"
+            why = f"{why} in float32"
+            self.notes.add("bfloat16", "slower than float32 on this processor", why)
+            warnings.warn(
+                f"bfloat16 is slower than float32 on this processor: {why}; use torch.float32",
+                RuntimeWarning,
+                stacklevel=4,
+            )
 
     def tokenwise(self, module: nn.Module) -> Callable[[Tensor], Tensor]:
         """A copy of any other module, in the dtype of the engine."""

@@ -70,10 +70,14 @@ class Embedding:
         """(B, 3, H, W) images to (B * (P + N), C) rows, prefix tokens first in every image."""
         positions = self._table(images)
         batch, total = images.shape[0], positions.shape[0]
-        rows = images.new_empty(batch, total, positions.shape[1], dtype=self.dtype)
-        rows[:, : self.prefix] = positions[: self.prefix]
+        first, rest = positions[: self.prefix], positions[self.prefix :]
         patches = self._patches(images).view(batch, total - self.prefix, -1)
-        torch.add(patches, positions[self.prefix :], out=rows[:, self.prefix :])
+        if torch.compiler.is_compiling():
+            rows = torch.cat((first.expand(batch, -1, -1), patches + rest), dim=1)
+        else:
+            rows = patches.new_empty(batch, total, positions.shape[1])
+            rows[:, : self.prefix] = first
+            torch.add(patches, rest, out=rows[:, self.prefix :])
         packed = rows.flatten(0, 1)
         return packed if self.norm_pre is None else self.norm_pre(packed)
 

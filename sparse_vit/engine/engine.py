@@ -5,6 +5,7 @@ every linear layer is one product, whatever each image has kept.
 """
 
 import copy
+import math
 from typing import Any
 
 import torch
@@ -16,12 +17,14 @@ from sparse_vit.engine.block import EngineBlock, check_blocks
 from sparse_vit.engine.build import Builder
 from sparse_vit.engine.describe import Description
 from sparse_vit.engine.embed import Embedding
+from sparse_vit.engine.gpu import LARGEST, Outputs, compiled
 from sparse_vit.engine.head import Head
 from sparse_vit.engine.lengths import Lengths
 from sparse_vit.engine.quantized import int8_reasons
 from sparse_vit.engine.stages import AdaptiveSchedule, EngineStage, rules_of
 from sparse_vit.model import SparseVisionTransformer, SparseVisionTransformerDistilled
 from sparse_vit.schedule import PruningSchedule
+from sparse_vit.selectors import ClassAttention, KeepPredictor
 
 __all__ = ["Engine", "optimize"]
 
@@ -31,8 +34,10 @@ MODELS = (
     SparseVisionTransformer,
     SparseVisionTransformerDistilled,
 )
-DTYPES = (torch.float32, torch.bfloat16, torch.int8)
+DTYPES = (torch.float32, torch.bfloat16)
 DEFAULT_BATCH = 8
+BYTES_OF_A_THREAD = 8 << 20
+"""Of activations in flight."""
 
 
 def optimize(
@@ -50,7 +55,8 @@ def optimize(
 
     Args:
         model: a `SparseVisionTransformer` or timm's VisionTransformer (dense), in evaluation mode.
-        dtype: float32, bfloat16 or int8; None for float32. With int8 the linear layers of the
+        dtype: float32, bfloat16, int8 on the processor, float16 on a GPU; None for float32. With
+            int8 the linear layers of the
             blocks multiply 8-bit integers where that is faster, all else stays float32: what it
             costs, `agreement` tells.
         batch: size of the batches to expect, for which the fastest linear operator is chosen by a
@@ -72,14 +78,19 @@ def optimize(
         )
     if model.training:
         raise ValueError("the model is in training mode; call model.eval() before optimize")
-    if dtype is not None and dtype not in DTYPES:
-        raise ValueError(f"dtype {dtype} is not supported; choose one of {DTYPES}")
+    device = next(model.parameters()).device
+    dtypes = (*DTYPES, torch.float16 if device.type == "cuda" else torch.int8)
+    if dtype is not None and dtype not in dtypes:
+        raise ValueError(
+            f"dtype {dtype} is not supported on {device.type}; choose one of "
+            f"{', '.join(map(str, dtypes))}"
+        )
     if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
         raise ValueError(f"batch {batch!r} is no batch size; give a number of images of 1 or more")
     if adaptive is not None and not isinstance(model, SparseVisionTransformer):
         raise ValueError("adaptive chooses how many tokens stay, but the model is dense")
     check_blocks(model.blocks)  # type: ignore[arg-type]
-    why = int8_reasons(next(model.parameters()).device) if dtype == torch.int8 else []
+    why = int8_reasons() if dtype == torch.int8 else []
     if why:
         raise ValueError(f"dtype torch.int8 is not available: {'; '.join(why)}; use torch.float32")
     return Engine(model, dtype or torch.float32, batch or DEFAULT_BATCH, adaptive)
@@ -96,18 +107,27 @@ class Engine:
     ) -> None:
         weight = model.patch_embed.proj.weight
         self.device, self.adaptive = weight.device, adaptive
-        self.dtype = torch.float32 if dtype == torch.int8 else dtype
+        self.int8 = dtype == torch.int8
+        self.dtype = torch.float32 if self.int8 else dtype
         # Everything but the blocks, which come as layers of the engine.
         shell: Any = copy.deepcopy(model, {id(model.blocks): nn.Sequential()})
         shell.requires_grad_(False)
         self.prefix = int(shell.num_prefix_tokens)
         self.schedule: PruningSchedule = getattr(shell, "schedule", PruningSchedule((), ()))
         self.notes = Description(str(self.device), str(dtype).removeprefix("torch."), self._says())
-        build = Builder(self.dtype, dtype == torch.int8, self.device, batch, self.notes)
+        build = Builder(self.dtype, self.int8, self.device, batch, self.notes)
         with torch.inference_mode():
             self.embedding = Embedding(shell, build)
             self.head = Head(shell, adaptive is not None, build)
             self._blocks(model, shell, build)
+            build.compare_precisions(model.blocks[0].mlp)
+        kinds = {type(selector) for selector in getattr(shell, "selectors", ())}
+        self.independent = kinds <= {KeepPredictor, ClassAttention}
+        self.patch_area = math.prod(shell.patch_embed.patch_size)
+        # Residual stream, its norm, qkv, attention, and the hidden layer of an MLP.
+        ratio = model.blocks[0].mlp.fc2.in_features / shell.embed_dim
+        self.row_bytes = int((6 + ratio) * shell.embed_dim * self.dtype.itemsize)
+        self._serve = compiled(self._run, self.notes) if self.device.type == "cuda" else self._run
 
     def _blocks(self, model: Any, shell: Any, build: Builder) -> None:
         patches = int(shell.patch_embed.num_patches or 196)
@@ -140,7 +160,8 @@ class Engine:
 
         Args:
             images: (B, 3, H, W) float32 (or the dtype of the engine), B of 0 or more. An image with
-                a NaN or infinity gives NaN, and changes nothing for the others.
+                a NaN or infinity gives NaN, and changes nothing for the others. With int8 others do
+                have a part in a result: the range of the integers is that of the batch.
 
         Returns:
             What `model(images)` returns, in float32.
@@ -158,19 +179,56 @@ class Engine:
         """
         self.embedding.check(images, self.device)
         with torch.inference_mode():
-            output, kept = self._run(images) if len(images) else self._run_empty(images)
-        # Ordinary tensors, of which autograd may go on.
+            if not len(images):
+                output, kept = self._run_empty(images)
+            elif self.int8:
+                output, kept = self._run_finite(images)
+            else:
+                output, kept = self._run_parts(images)
+        # Ordinary tensors, with which autograd may go on.
         return output.clone(), [mask.clone() for mask in kept]
 
     def describe(self) -> Description:
         """Which path every part takes, and why."""
         return self.notes
 
-    def _run_empty(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _run_empty(self, images: Tensor) -> Outputs:
         output, kept = self._run(images.new_zeros(1, *images.shape[1:]))
         return output[:0], [mask[:0] for mask in kept]
 
-    def _run(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _run_finite(self, images: Tensor) -> Outputs:
+        """Keeps images that are not finite away from the others, with which they share a range."""
+        finite = images.flatten(1).sum(dim=1, dtype=torch.float64).isfinite()
+        if finite.all():
+            return self._run_parts(images)
+        output, kept = self._run_parts(images.where(finite[:, None, None, None], 0.0))
+        output[~finite] = torch.nan
+        return output, kept
+
+    def _run_parts(self, images: Tensor) -> Outputs:
+        parts = torch.split(images, self._images_at_once(images))
+        if len(parts) == 1:
+            return self._serve(images)
+        outputs, kept = zip(*(self._serve(part) for part in parts), strict=True)
+        return torch.cat(outputs), [torch.cat(masks) for masks in zip(*kept, strict=True)]
+
+    def _images_at_once(self, images: Tensor) -> int:
+        """As many images as the caches hold the activations of, or as a graph takes.
+
+        Large temporaries are given back to the system and touched anew at every call; smaller
+        ones are not.
+        """
+        if self.device.type == "cuda":
+            return LARGEST
+        if not self.independent:
+            return len(images)
+        rows = self.prefix + math.prod(images.shape[-2:]) // self.patch_area
+        wanted = rows * self.row_bytes
+        most = max(1, torch.get_num_threads() * BYTES_OF_A_THREAD // wanted)
+        # Parts of about the same size.
+        return math.ceil(len(images) / math.ceil(len(images) / most))
+
+    def _run(self, images: Tensor) -> Outputs:
         x = self.embedding(images)
         batch = images.shape[0]
         grid = x.shape[0] // batch - self.prefix

@@ -61,10 +61,8 @@ def _quantised(x: Tensor) -> tuple[Tensor, float, int]:
     return bits, q.q_scale(), q.q_zero_point()
 
 
-def int8_reasons(device: torch.device) -> list[str]:
-    """Lists why there are no products of 8-bit integers; empty when there are."""
-    if device.type != "cpu":
-        return [f"the weights are on {device}, the 8-bit operator runs on cpu"]
+def int8_reasons() -> list[str]:
+    """Lists why there are no products of 8-bit integers on the processor; empty when there are."""
     if "onednn" not in torch.backends.quantized.supported_engines:
         return ["this torch is built without oneDNN's quantised operators"]
     try:
