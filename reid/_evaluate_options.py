@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from reid.evaluation import Features, RankingResult
     from reid.evaluation.reranking import Reranked
 
-_DEFAULTS = {"metric": None, "ties": "stable", "max_rank": 50, "tpr_at": None}
+_DEFAULTS = {"metric": None, "ties": "stable", "max_rank": 50, "tpr_at": None, "rerank": None}
 _PROTOCOLS = ("all", "single-gallery-shot")
 
 
@@ -106,7 +106,7 @@ def _reranked(
 ) -> "Reranked":
     from reid.evaluation.reranking import rerank
 
-    if arguments.protocol != "all" or arguments.tpr_at:
+    if arguments.protocol not in (None, "all") or arguments.tpr_at:
         raise UserError("--rerank goes with --protocol all and without --tpr-at; drop one of them")
     if metric not in ("cosine", "euclidean"):
         raise UserError(f"--rerank goes with --metric cosine or euclidean, not with {metric}")
