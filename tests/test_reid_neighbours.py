@@ -101,9 +101,10 @@ def test_copies_beyond_the_spare_candidates_come_in_order_of_index() -> None:
 
 
 def test_multiples_tie_under_cosine() -> None:
-    features = torch.randn(1, 16) * torch.rand(20, 1).add(0.1)
-    found = neighbours(features, 20)
-    assert found.indices.tolist() == [list(range(20))] * 20
+    features = torch.randn(1, 16) * torch.rand(60, 1).add(0.1)
+    for k in (60, 20):
+        found = neighbours(features, k)
+        assert found.indices.tolist() == [list(range(k))] * 60
 
 
 def test_far_from_the_origin_and_of_any_size() -> None:

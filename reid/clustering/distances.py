@@ -22,8 +22,9 @@ Metric = Literal["cosine", "euclidean"]
 NEGLIGIBLE = 2.0**-40
 """Cosine distances below are 0."""
 
-# numbers at a time that stay in a core's cache
-_CACHED = 1 << 17
+# numbers at a time: what stays in a core's cache, and what occupies a GPU
+_AT_ONCE = {"cpu": 1 << 17}
+_ELSEWHERE = 1 << 21
 
 
 @contextmanager
@@ -102,7 +103,8 @@ class Points:
         return self.values.device
 
     def _step(self) -> int:
-        return max(1, _CACHED // int(self.values.shape[1]))
+        most = _AT_ONCE.get(self.values.device.type, _ELSEWHERE)
+        return max(1, most // int(self.values.shape[1]))
 
     def rows(self, index: Tensor | slice) -> Tensor:
         """Return the rows of an index (P,) in float64, normalised under cosine, (P, D)."""

@@ -9,8 +9,7 @@ and index. With x, y centred and scaled so that the longest has length 1, the pr
 is off by at most e = (D + 16) 2^-24 (|x|^2 + 1) / 2 whatever the order of its sums (Higham,
 Accuracy and Stability of Numerical Algorithms, section 3.1). A row is done when everything that was
 not a candidate, its score raised by e, is still farther than the k-th neighbour; the few other rows
-are searched in float64. The result is therefore the same for every tile size, device and number of
-threads.
+are searched in float64. The result is therefore the same for every tile size and number of threads.
 """
 
 from collections.abc import Callable
