@@ -14,6 +14,7 @@ from reid._evaluate_options import (
     refuse_ranking_options,
     write,
 )
+from reid._report_verb import add_report_verb
 from reid._verbs import add_verb, root_of
 from reid.data.cli import add_data_verbs
 from reid.errors import UserError
@@ -85,7 +86,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for add in (add_data_verbs, _train, _evaluate, _extract, _visualize, _reproduce, _demo):
+    for add in (
+        add_data_verbs, _train, _evaluate, add_report_verb, _extract, _visualize, _reproduce, _demo,
+    ):  # fmt: skip
         add(verbs)
     return parser
 

@@ -31,6 +31,8 @@ th, td { text-align: right; padding: 7px 10px; border-bottom: 1px solid var(--ru
 th { font-weight: 600; border-bottom: 2px solid var(--ink); vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 td { white-space: nowrap; }
+th.wrap, td.wrap { text-align: left; white-space: normal; overflow-wrap: break-word; }
+table.close td { padding-top: 3px; padding-bottom: 3px; }
 td small { display: block; color: var(--muted); font-size: 13px; }
 tr.quiet td { color: var(--muted); }
 tr.group td { border-top: 2px solid var(--rule); }
@@ -49,9 +51,19 @@ footer { font-size: 15px; }
   dl.findings dd { margin-bottom: 12px; }
   table { font-size: 13.5px; }
   th, td { padding: 6px 7px; }
+  td.wrap { min-width: 15em; }
+  table.close td.wrap { min-width: 8em; }
   figure .scroll img { max-width: none; width: 760px; }
 }
-@media print { h2, figure { break-inside: avoid; } main { max-width: none; padding: 0; } }
+@media print {
+  body { font-size: 13px; }
+  main { max-width: none; padding: 0; }
+  table { font-size: 11.5px; }
+  h2, figure, tr, dt, dd { break-inside: avoid; }
+  h2, h3 { break-after: avoid; }
+  .scroll { overflow: visible; }
+  figure img { max-height: 230mm; }
+}
 """
 
 
@@ -63,11 +75,13 @@ class Cell:
         text: What it says.
         small: A second, smaller line; empty for none.
         strong: Bold.
+        wrap: Left-aligned words that may break over lines.
     """
 
     text: str
     small: str = ""
     strong: bool = False
+    wrap: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,19 +97,22 @@ class Line:
     style: str = ""
 
 
-def table(head: Sequence[str], lines: Sequence[Line], *, plain: bool = False) -> str:
+def table(
+    head: Sequence[Cell | str], lines: Sequence[Line], *, plain: bool = False, close: bool = False
+) -> str:
     """Return a table; every text is escaped.
 
     Args:
         head: Column headings; none for a table without head.
         lines: Its lines.
         plain: Left-aligned words instead of numbers.
+        close: Lines closer to each other, for long tables.
     """
-    parts = [
-        '<div class="scroll"><table class="plain">' if plain else '<div class="scroll"><table>'
-    ]
+    styles = " ".join(name for name, wanted in (("plain", plain), ("close", close)) if wanted)
+    opening = f'<table class="{styles}">' if styles else "<table>"
+    parts = [f'<div class="scroll">{opening}']
     if head:
-        parts.append("<thead><tr>" + "".join(f"<th>{escape(name)}</th>" for name in head))
+        parts.append("<thead><tr>" + "".join(_cell(cell, "th") for cell in head))
         parts.append("</tr></thead>")
     parts.append("<tbody>")
     for line in lines:
@@ -142,24 +159,33 @@ def definitions(pairs: Sequence[tuple[str, str]]) -> str:
     return f'<dl class="findings">{items}</dl>'
 
 
-def page(title: str, header: str, sections: Sequence[str], footer: str) -> str:
-    """Return the whole page; all arguments but the title are HTML already."""
+def page(title: str, header: str, sections: Sequence[str], footer: str, *, style: str = "") -> str:
+    """Return the whole page; all arguments but the title are HTML already.
+
+    Args:
+        title: Heading and title of the page.
+        header: What stands below the heading.
+        sections: As `section` returns them.
+        footer: What stands at the end.
+        style: CSS of what only this page holds.
+    """
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_CSS}</style></head>\n<body><main>"
+        f"<title>{escape(title)}</title><style>{_CSS}{style}</style></head>\n<body><main>"
         f"<header><h1>{escape(title)}</h1>{header}</header>\n"
         + "\n".join(sections)
         + f"\n<footer>{footer}</footer></main></body></html>\n"
     )
 
 
-def _cell(cell: Cell | str) -> str:
+def _cell(cell: Cell | str, tag: str = "td") -> str:
     if isinstance(cell, str):
-        return f"<td>{escape(cell)}</td>"
+        return f"<{tag}>{escape(cell)}</{tag}>"
     words = f"<strong>{escape(cell.text)}</strong>" if cell.strong else escape(cell.text)
     small = f"<small>{escape(cell.small)}</small>" if cell.small else ""
-    return f"<td>{words}{small}</td>"
+    style = ' class="wrap"' if cell.wrap else ""
+    return f"<{tag}{style}>{words}{small}</{tag}>"
 
 
 def _flatten(prefix: str, values: dict[str, Any]) -> list[tuple[str, str]]:
