@@ -115,12 +115,17 @@ def test_far_from_the_origin_and_of_any_size() -> None:
 
 
 def test_reduced_precision_of_the_caller_is_neither_used_nor_lost() -> None:
-    features = torch.randn(300, 64)
-    expected = neighbours(features, 7)
+    # two shells far from the center, of 400 rows each at nearly one distance from their middle
+    middle = torch.tensor([[3.0, 0.0, 0.0, 0.0]])
+    shell = torch.nn.functional.normalize(torch.randn(400, 4)) * (1.0 + 1e-4 * torch.rand(400, 1))
+    features = torch.cat([middle + shell, -middle - shell, middle])
+    expected = neighbours(features, 21, metric="euclidean")
+    last = Neighbours(expected.indices[-1:], expected.distances[-1:])
+    check(last, distances(features[-1:], features, "euclidean"), 21)
     torch.set_float32_matmul_precision("medium")
     try:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            found = neighbours(features, 7)
+            found = neighbours(features, 21, metric="euclidean")
             assert torch.is_autocast_enabled("cpu")
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
