@@ -38,7 +38,7 @@ class Encoding:
     """The encoded rows.
 
     Attributes:
-        weights: (N, N) CSR float64, V: rows sum to 1, columns ascending, no stored zeros.
+        weights: (N, N) CSR float64, V: rows sum to 1, columns ascending.
         farthest: (N,) float64, the largest squared distance of each row; None where the variant
             does not use it.
     """
@@ -154,11 +154,9 @@ def _squared_distances(
 
 
 def _normalised(sets: sparse.csr_array, exponent: NDArray[np.float64]) -> sparse.csr_array:
-    """Return exp(-exponent) with rows that sum to 1; each row holds itself, so none is empty."""
+    """Return exp(-exponent) with rows that sum to 1; each row holds itself, with 1."""
     start = sets.indptr[:-1]
     lengths = np.diff(sets.indptr)
-    # against underflow: the least of a row becomes 0
-    exponent = exponent - np.repeat(np.minimum.reduceat(exponent, start), lengths)
     values = np.exp(-exponent)
     values /= np.repeat(np.add.reduceat(values, start), lengths)
     return sparse.csr_array((values, sets.indices, sets.indptr), shape=sets.shape)
