@@ -324,6 +324,15 @@ def test_threads_read_what_one_reads(tmp_path: Path, kind: str) -> None:
             assert list(got) == [files[name] for name in order]
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar", "tgz"])
+def test_threads_where_files_have_one_position(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, which lacks pread."""
+    monkeypatch.delattr(os, "pread", raising=False)
+    test_threads_read_what_one_reads(tmp_path, kind)
+
+
 def _digest(path: str) -> list[bytes]:
     return [read_bytes(f"{path}{MEMBER}{i}.bin")[:1] for i in range(40) for _ in range(5)]
 
