@@ -23,15 +23,26 @@ class EngineBlock:
         tokens: tokens of an image in this block.
         prefix: None, or the number P of leading tokens that alone are wanted.
         build: maker of layers.
+        leaving: tokens of an image in the MLP, where the block reduces them before it.
+        weighted: whether a token counts as often as it has patches.
     """
 
     def __init__(
-        self, name: str, block: Any, tokens: int, prefix: int | None, build: Builder
+        self,
+        name: str,
+        block: Any,
+        tokens: int,
+        prefix: int | None,
+        build: Builder,
+        leaving: int | None = None,
+        weighted: bool = False,
     ) -> None:
         self.norm1, self.norm2 = build.norm(block.norm1), build.norm(block.norm2)
         scale = _layer_scale(block.ls1)
-        self.attention = EngineAttention(f"{name}.attn", block.attn, scale, tokens, prefix, build)
-        few = tokens if prefix is None else prefix
+        self.attention = EngineAttention(
+            f"{name}.attn", block.attn, scale, tokens, prefix, build, weighted
+        )
+        few = (leaving or tokens) if prefix is None else prefix
         self.mlp = build_mlp(f"{name}.mlp", block.mlp, _layer_scale(block.ls2), few, build)
 
     def __call__(
@@ -51,11 +62,13 @@ class EngineBlock:
         """
         normed = self.norm1(x) if normed is None else normed
         x, qkv = self.attention(x, normed, lengths)
-        row = None
-        if class_attention:
-            logits = self.attention.class_logits(qkv, lengths)
-            row = lengths.pad(logits, -torch.inf).softmax(dim=1).mean(dim=-1)
+        row = self.class_attention(qkv, lengths) if class_attention else None
         return self.mlp(x, self.norm2(x)), row
+
+    def class_attention(self, qkv: Tensor, lengths: Lengths) -> Tensor:
+        """(B, longest) attention of the first token, from what `attention` returned."""
+        logits = self.attention.class_logits(qkv, lengths)
+        return lengths.pad(logits, -torch.inf).softmax(dim=1).mean(dim=-1)
 
 
 def _layer_scale(module: nn.Module) -> Tensor | None:

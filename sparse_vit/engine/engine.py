@@ -21,6 +21,7 @@ from sparse_vit.engine.gpu import LARGEST, Outputs, compiled
 from sparse_vit.engine.head import Head
 from sparse_vit.engine.lengths import Lengths
 from sparse_vit.engine.quantized import int8_reasons
+from sparse_vit.engine.reduced import ReducedBlocks
 from sparse_vit.engine.stages import AdaptiveSchedule, EngineStage, rules_of
 from sparse_vit.model import SparseVisionTransformer, SparseVisionTransformerDistilled
 from sparse_vit.schedule import PruningSchedule
@@ -89,6 +90,11 @@ def optimize(
         raise ValueError(f"batch {batch!r} is no batch size; give a number of images of 1 or more")
     if adaptive is not None and not isinstance(model, SparseVisionTransformer):
         raise ValueError("adaptive chooses how many tokens stay, but the model is dense")
+    if isinstance(model, SparseVisionTransformer) and model.reduction != "prune" and adaptive:
+        raise ValueError(
+            f"adaptive goes with reduction='prune', the model has {model.reduction!r}; leave "
+            "adaptive out"
+        )
     check_blocks(model.blocks)  # type: ignore[arg-type]
     why = int8_reasons() if dtype == torch.int8 else []
     if why:
@@ -114,6 +120,7 @@ class Engine:
         shell.requires_grad_(False)
         self.prefix = int(shell.num_prefix_tokens)
         self.schedule: PruningSchedule = getattr(shell, "schedule", PruningSchedule((), ()))
+        self.reduction: str = getattr(shell, "reduction", "prune")
         self.notes = Description(str(self.device), str(dtype).removeprefix("torch."), self._says())
         build = Builder(self.dtype, self.int8, self.device, batch, self.notes)
         with torch.inference_mode():
@@ -132,6 +139,12 @@ class Engine:
     def _blocks(self, model: Any, shell: Any, build: Builder) -> None:
         patches = int(shell.patch_embed.num_patches or 196)
         counts = self.schedule.counts(patches)
+        few = self.prefix if self.head.reads_prefix_only else None
+        self.reduced: ReducedBlocks | None = None
+        if self.reduction != "prune":
+            arguments = self.reduction, self.schedule, patches, self.prefix, few
+            self.reduced = ReducedBlocks(model.blocks, *arguments, build)
+            return
         self.wanted = {
             stage - 1
             for s, stage in enumerate(self.schedule.stages)
@@ -146,8 +159,8 @@ class Engine:
             ordinal = self.schedule.stages.index(i) if i in self.schedule.stages else None
             if ordinal is not None:
                 tokens = self.prefix + counts[ordinal]
-            few = self.prefix if self.head.reads_prefix_only and i == last else None
-            made = EngineBlock(f"blocks.{i}", block, tokens, few, build)
+            alone = few if i == last else None
+            made = EngineBlock(f"blocks.{i}", block, tokens, alone, build)
             self.blocks.append(made)
             if ordinal is not None:
                 selector = shell.selector(ordinal)
@@ -233,6 +246,9 @@ class Engine:
         batch = images.shape[0]
         grid = x.shape[0] // batch - self.prefix
         lengths = Lengths.of(batch, self.prefix + grid, x.device)
+        if self.reduced is not None:
+            found = self.reduced(x, lengths, grid)
+            return self.head(found.x, found.lengths, found.sizes), found.kept
         rules = rules_of(self.schedule.counts(grid), self.adaptive, grid)
         places: Tensor | None = None
         attention: Tensor | None = None
@@ -262,4 +278,6 @@ class Engine:
         if self.adaptive is not None:
             return f"adaptive before blocks {self.schedule.stages}: {self.adaptive}"
         kept = ", ".join(f"{ratio:.3g}" for ratio in self.schedule.ratios)
+        if self.reduction != "prune":
+            return f"{self.reduction}s to {kept} of the patches in blocks {self.schedule.stages}"
         return f"keeps {kept} of the patches before blocks {self.schedule.stages}"

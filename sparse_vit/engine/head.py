@@ -40,13 +40,21 @@ class Head:
             )
         build.notes.add("norm and head", "the model's own", "they see one row an image or few")
 
-    def __call__(self, x: Tensor, lengths: Lengths) -> Tensor:
-        """(T, C) rows, or (B * P, C) of prefix tokens, to the output in float32."""
+    def __call__(self, x: Tensor, lengths: Lengths, sizes: Tensor | None = None) -> Tensor:
+        """To the output in float32.
+
+        Args:
+            x: (T, C) rows, or (B * P, C) of prefix tokens.
+            lengths: of the images.
+            sizes: (B, P + n) original patches in each token, where some were merged.
+        """
         x = x.to(self.shell.patch_embed.proj.weight.dtype)
         if self.reads_prefix_only:
             tokens = x.view(lengths.images, self.prefix, -1)
             return self.shell.forward_head(self.shell.norm(tokens)).float()
         tokens = self.shell.norm(lengths.pad(x, 0.0))
+        if sizes is not None:
+            return self.shell.forward_head(tokens, keep=sizes).float()
         if lengths.uniform:
             return self.shell.forward_head(tokens).float()
         if self.shell.global_pool == "token":
