@@ -138,7 +138,8 @@ def test_equals_the_dense_definition(
     distance = jaccard_distance(features, k1, k2, metric=metric, variant=variant)
     assert distance.dtype == np.float32
     np.testing.assert_allclose(filled(distance), jaccard_of(expected), rtol=RTOL, atol=RTOL)
-    assert distance.nnz < count**2 or (filled(distance) < 1.0).all()
+    held = (np.array(expected) > 0.0).astype(int)
+    assert distance.nnz == (held @ held.T > 0).sum()
     assert abs(distance - distance.T).sum() == 0.0
 
 
@@ -211,6 +212,14 @@ def test_equal_images_stay_tied() -> None:
     features[30] = features[20]
     rows = rerank(features[:10], features[10:], k1=6, k2=3).rows(0, 10)
     assert torch.equal(rows[:, 10], rows[:, 20])
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_a_copy_of_the_query_is_at_distance_zero(metric: str) -> None:
+    features = torch.randn(40, 65) + 1.0
+    features[20:] = features[:20]
+    found = rerank(features[:20], features[20:], k1=5, k2=1, lambda_value=1.0, metric=metric)
+    assert found.rows(0, 20).diagonal().tolist() == [0.0] * 20
 
 
 def test_all_images_alike() -> None:

@@ -13,7 +13,7 @@ ranking depends on all other queries, which a system that answers one query at a
 import torch
 from torch import Tensor
 
-from reid.clustering.distances import Metric, Points, full_precision
+from reid.clustering.distances import NEGLIGIBLE, Metric, Points, full_precision
 from reid.clustering.jaccard import distance_of, shared_mass
 from reid.clustering.k_reciprocal import Variant, encode
 from reid.errors import UserError
@@ -54,7 +54,7 @@ class Reranked:
         self._unit = torch.where(unit > 0.0, unit, 1.0).to(points.device)
         self._query = points.rows(slice(0, queries))
         self._gallery = points.rows(slice(queries, count))
-        self._half = self._gallery.square().sum(dim=1) / 2.0
+        self._squares = self._gallery.square().sum(dim=1)
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Return the distances of some queries, (stop - start, G) float32.
@@ -63,9 +63,11 @@ class Reranked:
         """
         block = slice(start, min(stop, self.shape[0]))
         query = self._query[block]
-        with full_precision(self._half.device):
-            squared = torch.addmm(self._half, query, self._gallery.t(), alpha=-1.0).mul_(2.0)
-            squared.add_(query.square().sum(dim=1, keepdim=True)).clamp_(min=0.0)
+        with full_precision(self._squares.device):
+            sizes = query.square().sum(dim=1, keepdim=True) + self._squares
+            squared = torch.addmm(sizes, query, self._gallery.t(), alpha=-2.0)
+            # what a product cannot tell from 0
+            squared[squared <= NEGLIGIBLE * sizes] = 0.0
             squared.mul_((self._lambda / self._unit[block])[:, None])
             mass = shared_mass(self._query_weights[block], self._holders)
             jaccard = torch.from_numpy(distance_of(mass)).to(squared.device)
