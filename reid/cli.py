@@ -121,19 +121,35 @@ def _reading_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-bad",
         action="store_true",
-        help="leave out files that do not fit the data set, and list them, instead of stopping",
+        help="leave out images that cannot be read and files that do not fit the data set, and "
+        "list them (in full beside the output), instead of stopping",
     )
 
 
-def _read_dataset(arguments: argparse.Namespace) -> Any:
+def _read_dataset(arguments: argparse.Namespace, left_out: Path | None) -> Any:
+    """Read the data set; `left_out` lists what is left out on request."""
     from reid.data import load
 
-    return load(
+    data = load(
         arguments.data,
         root_of(arguments.data, arguments.root),
         protocol=arguments.protocol,
         skip_bad=arguments.skip_bad,
     )
+    _list_left_out(data.left_out, left_out)
+    return data
+
+
+def _list_left_out(lines: Sequence[str], path: Path | None) -> None:
+    from reid.data.leaving_out import write_left_out
+    from reid.engine.distributed import is_main
+
+    if path is not None and is_main():
+        write_left_out(lines, path)
+
+
+def _beside(output: Path | None) -> Path | None:
+    return output and output.with_name(f"{output.name}.left_out.txt")
 
 
 def _train(verbs: Any) -> None:
@@ -180,6 +196,7 @@ def _visualize(verbs: Any) -> None:
     )
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE")
     _dataset_arguments(parser)
+    _reading_arguments(parser)
     parser.add_argument("--count", type=int, default=8, help="queries to draw")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
 
@@ -238,7 +255,7 @@ def _run_evaluate(arguments: argparse.Namespace) -> None:
             raise UserError("--data is missing: name the data set to evaluate on")
         run.start_processes()
         model, config, _ = load_model(arguments.checkpoint)
-        data = _read_dataset(arguments)
+        data = _read_dataset(arguments, _beside(arguments.json))
         result, _, _ = run.evaluate_model(model.to(run.pick_device()), config, data)
     if is_main():
         _print_scores(result)
@@ -248,6 +265,7 @@ def _run_evaluate(arguments: argparse.Namespace) -> None:
 def _run_extract(arguments: argparse.Namespace) -> None:
     from reid import run
     from reid.data.folder import folder_records
+    from reid.data.leaving_out import readable_only
     from reid.engine.distributed import is_main
     from reid.models.embedder import load_model
 
@@ -255,8 +273,11 @@ def _run_extract(arguments: argparse.Namespace) -> None:
     model, config, _ = load_model(arguments.checkpoint)
     if arguments.images:
         records = folder_records(arguments.images)
+        if arguments.skip_bad:
+            records, bad = readable_only(records, str(arguments.images))
+            _list_left_out(bad, _beside(arguments.out))
     elif arguments.data:
-        records = getattr(_read_dataset(arguments), arguments.split)
+        records = getattr(_read_dataset(arguments, _beside(arguments.out)), arguments.split)
     else:
         raise UserError("give --data NAME or --images FOLDER")
     features = run.extract_features(model.to(run.pick_device()), config, records)
@@ -268,10 +289,8 @@ def _run_extract(arguments: argparse.Namespace) -> None:
 def _run_visualize(arguments: argparse.Namespace) -> None:
     from reid.visualize import visualize
 
-    root = root_of(arguments.data, arguments.root)
-    for path in visualize(
-        arguments.checkpoint, arguments.data, root, arguments.out, count=arguments.count
-    ):
+    data = _read_dataset(arguments, arguments.out / "left_out.txt")
+    for path in visualize(arguments.checkpoint, data, arguments.out, count=arguments.count):
         print(f"wrote {path}")
 
 

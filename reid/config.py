@@ -25,8 +25,8 @@ class DataConfig:
         root: Folder or archive of the data set; generated sets are written there when it is
             missing.
         protocol: Named protocol of the data set, such as "train+val"; empty takes its default.
-        skip_bad: Leave out files whose name does not fit and list lines without a file, and say how
-            many, instead of stopping.
+        skip_bad: Leave out images that cannot be read, files whose name does not fit and list lines
+            without a file, and list them in left_out.txt, instead of stopping.
         size: Size of a generated set: tiny, demo or market.
         seed: Seed of a generated set.
         image_size: Height and width in pixels that images are resized to.

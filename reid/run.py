@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from reid.config import DataConfig, RunConfig, from_dict, to_dict
+from reid.data.leaving_out import LIST, write_left_out
 from reid.data.records import Record, ReidData
 from reid.data.store import Held
 from reid.engine import distributed
@@ -109,6 +110,8 @@ def train(
             f"give the checkpoint to reid evaluate --data {data.name}"
         )
     _start_folder(out, config, resume)
+    if distributed.is_main():
+        write_left_out(data.left_out, out / LIST)
     task = build_task(config, data.train, accelerator.device, images)
     seen = _evaluation_images(config, data, evaluate_after)
 

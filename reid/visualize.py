@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reid.data import load
+from reid.data.records import ReidData
 from reid.data.store import load_images
 from reid.engine.extract import extract, extract_with_kept
 from reid.errors import UserError
@@ -14,14 +14,13 @@ from reid.run import pick_device
 
 
 def visualize(
-    checkpoint: str | Path, data_name: str, root: str | Path, out: str | Path, *, count: int = 8
+    checkpoint: str | Path, data: ReidData, out: str | Path, *, count: int = 8
 ) -> list[Path]:
     """Draw what a model keeps and what it retrieves.
 
     Args:
         checkpoint: A model.safetensors.
-        data_name: Data set of the catalog.
-        root: Its folder.
+        data: The data set.
         out: Folder for the PNG files.
         count: Queries to draw, spread evenly over the query set.
 
@@ -36,7 +35,6 @@ def visualize(
     if count < 1:
         raise UserError(f"--count {count} must be at least 1")
     model, config, _ = load_model(checkpoint)
-    data = load(data_name, root)
     model = model.to(pick_device())
     preprocess = preprocess_of(config.data)
     out = Path(out)

@@ -68,11 +68,17 @@ def load(
         name: Such as "market1501" or "occluded-mannequins".
         root: Its folder or archive.
         protocol: Named protocol of the data set; None or "" takes its default.
-        skip_bad: Leave out what does not fit, and list it on standard error, instead of raising.
+        skip_bad: Leave out what does not fit and what cannot be decoded, and list it on standard
+            error, instead of raising.
 
     Raises:
         UserError: Unknown name, missing or empty folder, or lists that cannot be evaluated.
     """
     from reid.data import catalog
 
-    return catalog.read(name, root, protocol=protocol, skip_bad=skip_bad)
+    data = catalog.read(name, root, protocol=protocol, skip_bad=skip_bad)
+    if not skip_bad:
+        return data
+    from reid.data.leaving_out import leave_out_unreadable
+
+    return leave_out_unreadable(data)

@@ -36,6 +36,7 @@ class ReidData:
         camera_rule: 'cross-camera' where matches of the query's camera do not count; 'synthetic'
             where the set has no camera ids: queries get camera 0, the gallery camera 1.
         variant: The named protocol that was read, such as 'train+val' or 'partial-body'.
+        left_out: A line for each file or list line that was left out on request.
     """
 
     name: str
@@ -50,3 +51,4 @@ class ReidData:
     version: str = ""
     camera_rule: str = "cross-camera"
     variant: str = ""
+    left_out: list[str] = field(default_factory=list)

@@ -143,18 +143,19 @@ def _run(
         dynamic_ncols=True,
     )
     done = 0
-    for pixels in _batches(records, preprocess, images, (start, stop), batch_size, device):
-        x = preprocess(pixels.to(device))
-        if with_kept:
-            feature, decisions = model.backbone.forward_with_decisions(x)
-            for decision in decisions:
-                kept.setdefault(decision.stage, []).append(decision.indices)
-        else:
-            feature = model(x)
-        out[done : done + len(x)] = feature.float()
-        done += len(x)
-        bar.update(len(x))
-    bar.close()
+    # an error gets a line of its own, below the bar
+    with bar:
+        for pixels in _batches(records, preprocess, images, (start, stop), batch_size, device):
+            x = preprocess(pixels.to(device))
+            if with_kept:
+                feature, decisions = model.backbone.forward_with_decisions(x)
+                for decision in decisions:
+                    kept.setdefault(decision.stage, []).append(decision.indices)
+            else:
+                feature = model(x)
+            out[done : done + len(x)] = feature.float()
+            done += len(x)
+            bar.update(len(x))
     model.train(training)
     rows = gather_shards(out, len(records)).cpu()
     indices = {}

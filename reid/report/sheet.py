@@ -1,5 +1,6 @@
 """A canvas in pixels: pictures, frames and words at exact places, as one PNG."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reid._optional import require
+from reid.data.source import MEMBER, read_bytes
 from reid.errors import UserError
 from reid.report.style import INK, PAPER, context, figure, to_png
 
@@ -17,7 +19,7 @@ def load_image(source: str | NDArray[np.uint8], height: int, width: int) -> NDAr
     """Return an image as RGB at a given size.
 
     Args:
-        source: Image file, or (H, W, 3) uint8.
+        source: Image file, "<archive>!/<member>", or (H, W, 3) uint8.
         height: Pixels.
         width: Pixels.
 
@@ -32,7 +34,8 @@ def load_image(source: str | NDArray[np.uint8], height: int, width: int) -> NDAr
         resized = pil.fromarray(source).resize((width, height), pil.Resampling.BICUBIC)
         return np.asarray(resized, dtype=np.uint8)
     try:
-        with pil.open(source) as image:
+        file = io.BytesIO(read_bytes(source)) if MEMBER in source else source
+        with pil.open(file) as image:
             resized = image.convert("RGB").resize((width, height), pil.Resampling.BICUBIC)
             return np.asarray(resized, dtype=np.uint8)
     except FileNotFoundError as error:

@@ -4,6 +4,7 @@ from reid.data.catalog.entries import ENTRIES, entry
 from reid.data.catalog.locate import LayoutFound, locate
 from reid.data.catalog.reading import read
 from reid.data.catalog.spec import Count, Entry, Layout, Part, Protocol
+from reid.data.imported.manifest import IMPORTED
 
 __all__ = [
     "ENTRIES",
@@ -22,4 +23,4 @@ __all__ = [
 
 def names() -> list[str]:
     """Names that `read` knows."""
-    return list(ENTRIES)
+    return [*ENTRIES, IMPORTED]

@@ -16,7 +16,7 @@ def entry(name: str) -> Entry:
         UserError: Unknown name.
     """
     if name not in ENTRIES:
-        raise UserError(f"unknown data set {name!r}; choose one of {', '.join(ENTRIES)}")
+        raise UserError(f"unknown data set {name!r}; choose one of {', '.join(ENTRIES)}, imported")
     return ENTRIES[name]
 
 

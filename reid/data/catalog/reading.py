@@ -6,6 +6,7 @@ import sys
 from reid.data.catalog.files import Bad
 from reid.data.catalog.locate import LayoutFound, locate
 from reid.data.catalog.spec import JUNK, SPLITS
+from reid.data.imported.manifest import IMPORTED, read_imported
 from reid.data.records import Record, ReidData
 from reid.errors import UserError
 
@@ -37,6 +38,10 @@ def read(
         UserError: Unknown name or protocol, no such data set there, files that do not fit, only
             junk, only one training identity, or no query with a match in the gallery.
     """
+    if name == IMPORTED:
+        if protocol:
+            raise UserError(f"imported images have no protocol {protocol!r}; leave it out")
+        return read_imported(root)
     found = locate(name, root, protocol)
     bad = [one for split in SPLITS for one in found.bad[split]]
     if bad and not skip_bad:
@@ -67,6 +72,7 @@ def read(
         version=found.version,
         camera_rule=found.entry.camera_rule,
         variant=found.protocol.name,
+        left_out=[one.message for one in bad],
     )
 
 
@@ -76,6 +82,9 @@ def _refusal(bad: list[Bad]) -> str:
 
 
 def _say(name: str, bad: list[Bad]) -> None:
+    # once for all processes of a run
+    if os.environ.get("RANK", "0") != "0":
+        return
     print(f"reid: {name}: left out {len(bad)} files or lines", file=sys.stderr)
     for one in bad[:_SHOWN]:
         print(f"reid:   {one.message}", file=sys.stderr)

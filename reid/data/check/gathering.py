@@ -8,6 +8,7 @@ from reid.data.catalog.files import is_image
 from reid.data.catalog.locate import LayoutFound, locate
 from reid.data.catalog.tree import Tree, join
 from reid.data.check.subject import SPLITS, Numbers, Subject
+from reid.data.imported.manifest import IMPORTED, read_imported
 from reid.errors import UserError
 
 _MANNEQUINS = "mannequins.json"
@@ -24,7 +25,7 @@ def gather(name: str, root: str | os.PathLike[str], protocol: str | None = None)
     Raises:
         UserError: As `locate` and `read_imported`.
     """
-    if name == "imported":
+    if name == IMPORTED:
         return _imported(root)
     found = locate(name, root, protocol)
     entry = found.entry
@@ -48,8 +49,6 @@ def gather(name: str, root: str | os.PathLike[str], protocol: str | None = None)
 
 
 def _imported(root: str | os.PathLike[str]) -> Subject:
-    from reid.data.imported import read_imported
-
     data = read_imported(root)
     return Subject(
         name=data.name,

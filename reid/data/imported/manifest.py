@@ -16,6 +16,7 @@ from reid.data.records import Record, ReidData
 from reid.data.source import open_source
 from reid.errors import UserError
 
+IMPORTED = "imported"
 MANIFEST = "imported.json"
 ROWS = "imported.csv"
 _FORMAT = 1
@@ -105,7 +106,7 @@ def read_imported(root: str | os.PathLike[str]) -> ReidData:
             parts[split].append(Record(path, pids[row["pid"]], camid))
     cameras = 1 + max(record.camid for records in parts.values() for record in records)
     return ReidData(
-        "imported",
+        IMPORTED,
         str(base),
         train=parts["train"],
         query=parts["query"],

@@ -12,7 +12,6 @@ from reid.data.imported.rows import Listing, Row, some
 from reid.data.imported.table import image_path
 from reid.data.placing import new_folder, put
 from reid.data.source import open_source
-from reid.engine.checkpoint import write_atomic
 from reid.errors import UserError
 
 _FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
@@ -71,6 +70,9 @@ def import_images(
         UserError: `out` holds a data set already or cannot be written, or the images cannot be
             divided.
     """
+    # brings torch along, which readers of the catalog do not need
+    from reid.engine.checkpoint import write_atomic
+
     target = Path(out)
     for name in (MANIFEST, ROWS):
         if (target / name).exists():
