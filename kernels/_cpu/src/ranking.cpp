@@ -137,6 +137,14 @@ class Block {
       : sets_(sets), thresholds_(thresholds), places_(places), kernel_(kernel()), begin_(begin),
         rows_(end - begin), counts_(rows_), candidates_(rows_), values_(strip_columns + 16),
         columns_(strip_columns + 16), strip_(rows_ * strip_columns) {
+    // Side by side, the rows of a tile are read as one stream.
+    if (sets_.metric != Metric::hamming) {
+      centred_.resize(static_cast<std::size_t>(rows_ * sets_.width));
+      for (std::int64_t i = 0; i < rows_; ++i) {
+        const float* row = sets_.centred + (begin_ + i) * sets_.width;
+        for (std::int64_t k = 0; k < sets_.width; ++k) centred_[k * rows_ + i] = row[k];
+      }
+    }
     for (std::int64_t i = 0; i < rows_; ++i) {
       const std::int64_t row = begin_ + i, offset = row * thresholds_.most;
       const std::int64_t size = thresholds_.sizes[row];
@@ -168,7 +176,7 @@ class Block {
         kernel_.agreements(query + i * width, gallery, count, width, &strip_[i * strip_columns]);
       }
     } else {
-      kernel_.products(sets_.centred + begin_ * width, sets_.panels + column * width, rows_, width,
+      kernel_.products(centred_.data(), sets_.panels + column * width, rows_, width,
                        up(count, panel_columns), strip_.data());
     }
     const float* bias = sets_.metric == Metric::hamming ? nullptr : sets_.bias + column;
@@ -255,6 +263,7 @@ class Block {
   std::vector<float> values_;
   std::vector<std::int32_t> columns_;
   std::vector<float> strip_;
+  std::vector<float> centred_;
 };
 
 }  // namespace

@@ -9,7 +9,7 @@ static void products(const float* centred, const float* panels, std::int64_t row
   for (std::int64_t column = 0; column < columns; column += panel_columns) {
     const float* panel = panels + column * width;
     for (std::int64_t k = 0; k < width; k += product_depth) {
-      product(scores + column, strip_columns, Left{centred + k, width, 1},
+      product(scores + column, strip_columns, Left{centred + k * rows, 1, rows},
               panel + k * panel_columns, panel_columns, rows, panel_columns / lanes,
               std::min(product_depth, width - k), k > 0);
     }

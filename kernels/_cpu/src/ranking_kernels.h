@@ -12,7 +12,7 @@ constexpr std::int64_t strip_columns = 512;
 constexpr std::int64_t product_depth = 128;
 
 struct RankingKernel {
-  // scores (rows, strip_columns) of rows of `centred` with the panels of one strip.
+  // scores (rows, strip_columns) of `centred` (width, rows) with the panels of one strip.
   void (*products)(const float* centred, const float* panels, std::int64_t rows,
                    std::int64_t width, std::int64_t columns, float* scores);
   // Writes value and place of those of `count` scores that, with their bias, reach `least`; returns
