@@ -25,7 +25,8 @@ def write_duke(root: Path) -> Path:
     folders = {
         "bounding_box_train": [*TRAIN, SPARE, "Thumbs.db"],
         "query": [OWN_QUERY],
-        "bounding_box_test": GALLERY,
+        # the query folder goes first
+        "bounding_box_test": [*GALLERY, OWN_QUERY],
     }
     for folder, names in folders.items():
         (root / folder).mkdir(parents=True)
