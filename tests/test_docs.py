@@ -5,6 +5,7 @@ import shlex
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from reid.cli import build_parser
@@ -48,7 +49,7 @@ def test_python_blocks_are_python(page: Path) -> None:
 
 
 def test_the_start_in_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    (block,) = blocks(Path("README.md"))
+    block = blocks(Path("README.md"))[0]
     assert len([line for line in block.splitlines() if line.strip()]) <= 11
     names: dict[str, object] = {}
     exec(compile(block, "README.md", "exec"), names)
@@ -61,6 +62,27 @@ def test_the_start_in_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> Non
         "[179, 125, 87]",
         "torch.Size([1, 1000])",
     ]
+
+
+def test_the_embedder_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+
+    from reid.config import from_dict
+    from reid.models.embedder import ReidModel, save_model
+
+    (block,) = blocks(Path("README.md"))[1:]
+    monkeypatch.chdir(tmp_path)
+    config = from_dict(
+        {"data": {"image_size": [64, 32]}, "model": {"backbone": "mini", "init": "scratch"}}
+    )
+    model = ReidModel(config.model, (64, 32), 2)
+    save_model(Path("runs/student/model.safetensors"), model, config, {})
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("RGB", (20, 40), "red").save(name)
+    frame = np.full((90, 120, 3), 7, np.uint8)
+    names: dict[str, object] = {"frame": frame, "boxes": [[0, 0, 32, 64], [5, 5, 30, 60]]}
+    exec(compile(block, "README.md", "exec"), names)
+    assert names["features"].shape == names["people"].shape == (2, model.num_features)
 
 
 def test_the_stage_in_the_readme_of_the_kernels_runs() -> None:
