@@ -135,7 +135,9 @@ SELECT = (
     ),
     Peer(
         "stable sort, sort, scatter",
-        _from_order(lambda scores, k: scores.sort(dim=1, descending=True, stable=True).indices[:, :k]),
+        _from_order(
+            lambda scores, k: scores.sort(dim=1, descending=True, stable=True).indices[:, :k]
+        ),
         modes=("top_k",),
     ),
     Peer("compare, nonzero, cumsum", _above, modes=("threshold",)),
