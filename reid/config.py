@@ -114,6 +114,8 @@ class LossConfig:
         cam_pos: Camera triplet: positives come from another camera.
         cam_neg: Camera triplet: negatives come from the same camera.
         ratio: Weight of the ratio loss inside alpha.
+        ratio_per: Whether the ratio loss holds the kept share of every "image", or the mean of the
+            "batch", which lets one image keep more tokens than another.
         kd_logits: Weight of the KL term inside alpha; 0 turns it off.
         kd_temperature: Temperature of the KL term.
         kd_feature: Weight of the feature term inside alpha; 0 turns it off.
@@ -129,6 +131,7 @@ class LossConfig:
     cam_pos: bool = True
     cam_neg: bool = True
     ratio: float = 2.0
+    ratio_per: str = "image"
     kd_logits: float = 0.1
     kd_temperature: float = 1.0
     kd_feature: float = 1.0
@@ -237,6 +240,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "augment.views": ("clean", "occluded"),
     "augment.teacher_view": ("same", "clean"),
     "loss.triplet": ("soft_margin", "camera"),
+    "loss.ratio_per": ("image", "batch"),
     "loss.kd_reduction": ("mean", "sum"),
     "loss.align": ("ts_interpolate", "st_interpolate", "ts_linear", "st_linear"),
     "optim.name": ("sgd", "adamw"),

@@ -2,13 +2,14 @@
 
 from sparse_vit._version import __version__
 from sparse_vit.backbones import LoadReport, load_backbone, load_pretrained_by_tag
+from sparse_vit.calibration import calibrate
 from sparse_vit.checkpoints import load_weights, read_metadata, save_weights
 from sparse_vit.decisions import Decision
-from sparse_vit.losses import ratio_loss
+from sparse_vit.losses import ratio_error, ratio_loss
 from sparse_vit.model import SparseVisionTransformer, sparsify
 from sparse_vit.reductions import REDUCTIONS, constant_merging
 from sparse_vit.registry import create_sparse
-from sparse_vit.schedule import PruningSchedule
+from sparse_vit.schedule import AdaptiveSchedule, PruningSchedule
 from sparse_vit.selectors import (
     ClassAttention,
     FixedDecisions,
@@ -20,6 +21,7 @@ from sparse_vit.selectors import (
 
 __all__ = [
     "REDUCTIONS",
+    "AdaptiveSchedule",
     "ClassAttention",
     "Decision",
     "FixedDecisions",
@@ -31,11 +33,13 @@ __all__ = [
     "StageInput",
     "TokenSelector",
     "__version__",
+    "calibrate",
     "constant_merging",
     "create_sparse",
     "load_backbone",
     "load_pretrained_by_tag",
     "load_weights",
+    "ratio_error",
     "ratio_loss",
     "read_metadata",
     "save_weights",

@@ -1,11 +1,13 @@
 """Where tokens are dropped and how many stay."""
 
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
+from typing import Any
 
-__all__ = ["PruningSchedule"]
+__all__ = ["AdaptiveSchedule", "PruningSchedule"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,57 @@ class PruningSchedule:
         """Number of patch tokens left after every stage: floor(N * ratio), and at least one."""
         # N * 0.29 may fall a few ulp short of an integer that it equals on paper.
         return [max(1, math.floor(num_patches * ratio + 1e-6)) for ratio in self.ratios]
+
+
+@dataclass(frozen=True)
+class AdaptiveSchedule:
+    """How many tokens an image keeps when that depends on the image; `calibrate` makes one.
+
+    Attributes:
+        thresholds: per stage, the lowest score kept, in the unit of the selector: the log keep
+            probability of a `KeepPredictor`, the log attention of a `ClassAttention`.
+        min_keep: fewest patch tokens after each stage, one number or one per stage.
+        max_keep: most of them, likewise; None for no bound beyond what the stage gets.
+        mean_keep: per stage, the mean fraction of the original patches kept on the images of the
+            calibration; None when unknown.
+    """
+
+    thresholds: tuple[float, ...]
+    min_keep: int | tuple[int, ...] = 1
+    max_keep: int | tuple[int, ...] | None = None
+    mean_keep: tuple[float, ...] | None = None
+
+    def to_json(self) -> str:
+        """One line of JSON, for the metadata of `save_weights`; floats come back exactly."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "AdaptiveSchedule":
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError: for anything else.
+        """
+        try:
+            found: Any = json.loads(text)
+            given = {name: _tuples(value) for name, value in found.items()}
+            schedule = cls(**given)
+            _check_numbers("thresholds", schedule.thresholds)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{text[:80]!r} is no adaptive schedule ({error}); pass what "
+                "AdaptiveSchedule.to_json() wrote"
+            ) from error
+        return schedule
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _check_numbers(name: str, values: Any) -> None:
+    if not isinstance(values, tuple) or not all(type(v) in (int, float) for v in values):
+        raise ValueError(f"{name} are {values!r} instead of numbers")
 
 
 def _expand(keep_ratio: float | Sequence[float], stages: int) -> tuple[float, ...]:

@@ -297,7 +297,7 @@ def build_selectors(
             f"selector has {len(choices)} entries for {stages} stages; pass one per stage, or one "
             "name for all"
         )
-    before = (1.0, *ratios[:-1])
+    before = (1.0, *ratios)[:stages]
     shares = [min(now / then, LARGEST_START) for now, then in zip(ratios, before, strict=True)]
     return nn.ModuleList(
         _build(choice, dim, share) for choice, share in zip(choices, shares, strict=True)

@@ -147,5 +147,7 @@ def test_thresholds_do_not_go_with_other_reductions() -> None:
     class Thresholds:
         thresholds, min_keep, max_keep = (-1.0,) * 3, 1, None
 
-    with pytest.raises(ValueError, match="adaptive goes with reduction='prune', the model has 'merge'"):
+    with pytest.raises(
+        ValueError, match="adaptive goes with reduction='prune', the model has 'merge'"
+    ):
         optimize(reduced("merge"), adaptive=Thresholds())

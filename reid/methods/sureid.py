@@ -15,6 +15,7 @@ from reid.errors import UserError
 from reid.methods.person_batches import PersonBatches
 from reid.methods.supervised import PersonTask, Supervised
 from reid.models.embedder import ReidModel, load_model
+from sparse_vit import ratio_error
 
 
 class SUReID(Supervised):
@@ -70,8 +71,8 @@ class SUReID(Supervised):
         if decisions:
             # (b, stages): Eq. 9 over the images of all processes
             kept = gather(torch.stack([d.kept_fraction for d in decisions], dim=1).float())
-            targets = kept.new_tensor([d.target for d in decisions])
-            ratio = (kept - targets).square().mean()
+            targets = [d.target for d in decisions]
+            ratio = ratio_error(kept, targets, per=weights.ratio_per)
             guided = guided + weights.ratio * ratio
             parts["ratio"] = ratio.detach()
             means = kept.detach().mean(dim=0)

@@ -3,7 +3,7 @@
 from sparse_vit.engine.agreement import Agreement, agreement
 from sparse_vit.engine.describe import Description, Part
 from sparse_vit.engine.engine import Engine, optimize
-from sparse_vit.engine.stages import AdaptiveSchedule
+from sparse_vit.schedule import AdaptiveSchedule
 
 __all__ = [
     "AdaptiveSchedule",

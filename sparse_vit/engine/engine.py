@@ -22,9 +22,9 @@ from sparse_vit.engine.head import Head
 from sparse_vit.engine.lengths import Lengths
 from sparse_vit.engine.quantized import int8_reasons
 from sparse_vit.engine.reduced import ReducedBlocks
-from sparse_vit.engine.stages import AdaptiveSchedule, EngineStage, rules_of
+from sparse_vit.engine.stages import EngineStage, rules_of
 from sparse_vit.model import SparseVisionTransformer, SparseVisionTransformerDistilled
-from sparse_vit.schedule import PruningSchedule
+from sparse_vit.schedule import AdaptiveSchedule, PruningSchedule
 from sparse_vit.selectors import ClassAttention, KeepPredictor
 
 __all__ = ["Engine", "optimize"]
@@ -241,14 +241,34 @@ class Engine:
         # Parts of about the same size.
         return math.ceil(len(images) / math.ceil(len(images) / most))
 
-    def _run(self, images: Tensor) -> Outputs:
+    def scores_at(self, images: Tensor, ordinal: int) -> list[Tensor]:
+        """Scores of the patch tokens that reach a stage, by which `calibrate` finds thresholds.
+
+        Args:
+            images: as of a call, one or more.
+            ordinal: number of the stage, from 0.
+
+        Returns:
+            Per image, (n,) float32.
+        """
+        self.embedding.check(images, self.device)
+        with torch.inference_mode():
+            scores, (present,) = self._run(images, ordinal)
+            return [row[there] for row, there in zip(scores, present, strict=True)]
+
+    def _run(self, images: Tensor, until: int | None = None) -> Outputs:
+        """The output and what each stage kept; with `until`, what the stage of that number gets.
+
+        Returns:
+            As `with_kept`; or padded (B, n) scores and, as the only mask, where there is a token.
+        """
         x = self.embedding(images)
         batch = images.shape[0]
         grid = x.shape[0] // batch - self.prefix
         lengths = Lengths.of(batch, self.prefix + grid, x.device)
         if self.reduced is not None:
-            found = self.reduced(x, lengths, grid)
-            return self.head(found.x, found.lengths, found.sizes), found.kept
+            reduced = self.reduced(x, lengths, grid)
+            return self.head(reduced.x, reduced.lengths, reduced.sizes), reduced.kept
         rules = rules_of(self.schedule.counts(grid), self.adaptive, grid)
         places: Tensor | None = None
         attention: Tensor | None = None
@@ -257,6 +277,9 @@ class Engine:
             normed = None
             if i in self.stages:
                 rule = rules[len(kept)]
+                if until == len(kept):
+                    found = self.stages[i].scores(x, lengths, places, attention, rule, grid)
+                    return found[:, self.prefix :], [lengths.present()[:, self.prefix :]]
                 x, normed, lengths, places = self.stages[i](
                     x, lengths, places, attention, rule, grid
                 )

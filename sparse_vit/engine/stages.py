@@ -1,7 +1,6 @@
 """A pruning stage on packed rows: score, select, compact and normalise."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,28 +9,14 @@ from sparse_vit._kernels import select_tokens
 from sparse_vit.engine.build import Builder, Norm
 from sparse_vit.engine.lengths import Lengths
 from sparse_vit.engine.predictor import EnginePredictor
+from sparse_vit.schedule import AdaptiveSchedule
 from sparse_vit.selectors import KeepPredictor, StageInput, TokenSelector
 
-__all__ = ["AdaptiveSchedule", "EngineStage", "Rule", "rules_of"]
+__all__ = ["EngineStage", "Rule", "rules_of"]
 
 ROW_STEP = 64
 """Ragged matrices are as long as a multiple of this, so that few shapes come up: a product of a new
 shape costs the library some preparation."""
-
-
-class AdaptiveSchedule(Protocol):
-    """How many tokens an image keeps when that depends on the image.
-
-    Attributes:
-        thresholds: per stage, the lowest score kept, in the unit of the selector: the log keep
-            probability of a `KeepPredictor`.
-        min_keep: fewest patch tokens after each stage, one number or one per stage.
-        max_keep: most of them, likewise; None for no bound beyond what the stage gets.
-    """
-
-    thresholds: tuple[float, ...]
-    min_keep: int | tuple[int, ...]
-    max_keep: int | tuple[int, ...] | None
 
 
 @dataclass(frozen=True)
@@ -141,7 +126,7 @@ class EngineStage:
         Returns:
             kept rows (T', C), the same normalised, their lengths, and their original tokens.
         """
-        scores = self._scores(x, lengths, places, attention, rule, grid)[:, self.prefix :]
+        scores = self.scores(x, lengths, places, attention, rule, grid)[:, self.prefix :]
         if rule.threshold is None:
             rows = select_tokens(scores, rule.most, prefix=self.prefix).indices
             after = Lengths.of(lengths.images, self.prefix + rule.most, x.device)
@@ -154,7 +139,7 @@ class EngineStage:
             return kept, normed, after, rows % lengths.longest
         return kept, normed, after, places[rows]
 
-    def _scores(
+    def scores(
         self,
         x: Tensor,
         lengths: Lengths,
