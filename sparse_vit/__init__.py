@@ -5,6 +5,7 @@ from sparse_vit.backbones import LoadReport, load_backbone, load_pretrained_by_t
 from sparse_vit.calibration import calibrate
 from sparse_vit.checkpoints import load_weights, read_metadata, save_weights
 from sparse_vit.decisions import Decision
+from sparse_vit.flops import flops
 from sparse_vit.losses import ratio_error, ratio_loss
 from sparse_vit.model import SparseVisionTransformer, sparsify
 from sparse_vit.reductions import REDUCTIONS, constant_merging
@@ -36,6 +37,7 @@ __all__ = [
     "calibrate",
     "constant_merging",
     "create_sparse",
+    "flops",
     "load_backbone",
     "load_pretrained_by_tag",
     "load_weights",
