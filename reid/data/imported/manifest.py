@@ -74,6 +74,8 @@ def read_imported(root: str | os.PathLike[str]) -> ReidData:
             no longer where they were.
     """
     base = Path(root)
+    if base.is_file():
+        raise UserError(f"{base} is a file; give the folder that reid data import wrote")
     manifest = _read_manifest(base)
     rows_csv = base / ROWS
     try:
