@@ -143,11 +143,15 @@ def evaluate(rows: Iterable[Row], goals: Iterable[Goal] | None = None) -> list[O
     devices = set()
     for row in rows:
         devices.add(row["device_type"])
-        if row["status"] == "ok":
+        if row["status"] in ("ok", "model"):
             key = (row["op"], row["mode"], row["dtype"], row["label"], row["cache"])
             lines[key][row["provider"]] = row
     outcomes = []
-    for goal in GOALS if goals is None else goals:
+    if goals is None:
+        from benchmarks.model_goals import model_goals
+
+        goals = (*GOALS, *model_goals())
+    for goal in goals:
         if goal.device not in devices:
             continue
         found = [

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from sparse_vit.engine.linear import OneDnnLinear, onednn_reasons
+
 ROUNDS = 7
 
 
@@ -55,13 +57,13 @@ def _products(size: int, device: torch.device, dtype: torch.dtype) -> dict[str, 
     products: dict[str, Callable[[], Any]] = {"mm": lambda: x @ weight}
     if device.type != "cpu":
         return products
-    try:
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight.to_mkldnn(), size)
-        linear = torch.ops.mkldnn._linear_pointwise
-        linear(x, packed, None, "none", [], "")
-    except (RuntimeError, AttributeError):
-        return products
-    return {**products, "packed oneDNN": lambda: linear(x, packed, None, "none", [], "")}
+    packed = packed_linear(weight, size)
+    return products if packed is None else {**products, "packed oneDNN": lambda: packed(x)}
+
+
+def packed_linear(weight: torch.Tensor, rows: int) -> Callable[[torch.Tensor], Any] | None:
+    """Return oneDNN's product with a weight (N, K) packed for so many rows, if there is one."""
+    return None if onednn_reasons(weight) else OneDnnLinear(weight, None, None, rows)
 
 
 def _median(function: Callable[[], Any], device: torch.device) -> float:

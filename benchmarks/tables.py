@@ -44,16 +44,17 @@ def text(section: Section) -> list[str]:
 
 def sections(rows: Iterable[Row]) -> list[Section]:
     """Return, for every operator and mode, ours and the best peer, then every peer's ratio;
-    then pairs of models, whole tasks, ways of reading and the peers that were not timed."""
+    then pairs of models, whole models, whole tasks, ways of reading and the peers that were not
+    timed."""
     grouped: dict[tuple[str, str], list[Row]] = defaultdict(list)
     rows = list(rows)
     for row in rows:
-        if row["status"] not in ("pair", "task", "way"):
+        if row["status"] not in ("pair", "task", "way", "model"):
             grouped[row["op"], row["mode"]].append(row)
     found = []
     for (op, mode), members in grouped.items():
         found += [_summary(f"{op}, {mode}", members), _against(f"{op}, {mode}", members)]
-    found += [pairs_of(rows), tasks_of(rows), *ways_of(rows), _absent(rows)]
+    found += [pairs_of(rows), *models_of(rows), tasks_of(rows), *ways_of(rows), _absent(rows)]
     return [section for section in found if section.body]
 
 
@@ -164,6 +165,32 @@ def tasks_of(rows: Iterable[Row]) -> Section:
     ]
     head = ["task", "case", "by", "seconds", "peak MB", "ratio to ours", "how"]
     return Section("whole tasks, each in a process of its own", head, body, (0, 1, 2, 6))
+
+
+def models_of(rows: Iterable[Row]) -> list[Section]:
+    """Return a table for every case of whole models, everybody against the first."""
+    grouped: dict[tuple[str, str, float], list[list[str]]] = defaultdict(list)
+    for row in rows:
+        if row["status"] != "model":
+            continue
+        overlap = row["overlap"]
+        grouped[row["label"], row["dtype"], row["roof_gflops"]].append(
+            [
+                row["provider"],
+                number(row["p50_ms"]),
+                number(row["images_per_second"]),
+                f"{row['ratio']:.2f}",
+                number(row["flops"] / 1e9),
+                f"{100 * row['roof_share']:.0f}",
+                f"{row['cosine']:.6f}" if row["cosine"] else "-",
+                " ".join(f"{100 * share:.1f}" for share in overlap) if overlap else "-",
+            ]
+        )
+    head = ["model", "ms", "img/s", "ratio", "GFLOP", "roof %", "cosine", "same tokens %"]
+    return [
+        Section(f"{label}, {dtype}; best product {number(roof)} GFLOP/s", head, body)
+        for (label, dtype, roof), body in grouped.items()
+    ]
 
 
 def ways_of(rows: Iterable[Row]) -> list[Section]:

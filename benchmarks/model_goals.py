@@ -1,0 +1,73 @@
+"""What the engine aims at for whole models, as data for `benchmarks.goals`."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from benchmarks.goals import BF16, F32, Goal
+from benchmarks.models import DENSE, DENSE_ENGINE, adaptive, engine
+
+Row = Mapping[str, Any]
+Line = Mapping[str, Row]
+Measure = Callable[[Line], float | None]
+
+
+def _of(batch: int, figure: Measure) -> Measure:
+    """A figure of the lines of one batch size, where nobody is missing."""
+
+    def measure(line: Line) -> float | None:
+        if next(iter(line.values()))["batch"] != batch:
+            return None
+        try:
+            return figure(line)
+        except KeyError:
+            return None
+
+    return measure
+
+
+def _times(name: str, rival: str) -> Measure:
+    return lambda line: line[rival]["p50_ms"] / line[name]["p50_ms"]
+
+
+def _share_of_flop_ratio(name: str, rival: str) -> Measure:
+    def share(line: Line) -> float:
+        own, other = line[name], line[rival]
+        return other["p50_ms"] / own["p50_ms"] * own["flops"] / other["flops"]
+
+    return share
+
+
+def _latency(name: str) -> Measure:
+    return lambda line: line[name]["p50_ms"] / line[DENSE]["p50_ms"]
+
+
+def _goal(
+    name: str, dtypes: tuple[str, ...], measure: Measure, bound: float,
+    stretch: float | None = None, at_least: bool = True,
+) -> Goal:  # fmt: skip
+    return Goal(
+        name, "cpu", ("model",), "engine", dtypes, (128, 128), measure, bound, stretch, at_least
+    )
+
+
+def model_goals() -> tuple[Goal, ...]:
+    """Goals of DeiT-S at 256 x 128 on a processor; batch 32 unless said otherwise."""
+    found = []
+    for keep, times in ((0.7, 3.8), (0.5, 5.0)):
+        name, flops = engine(keep), _share_of_flop_ratio(engine(keep), DENSE_ENGINE)
+        roof = _of(32, lambda line, name=name: line[name]["roof_share"])
+        found += [
+            _goal(f"keep {keep}, share of the roof", F32, roof, 0.85),
+            _goal(f"keep {keep}, share of the roof", BF16, roof, 0.75, 0.85),
+            _goal(f"keep {keep}, times dense timm, eager", F32,
+                  _of(32, _times(name, DENSE)), times),
+            _goal(f"keep {keep}, times the dense engine over the ratio of FLOPs", (*F32, *BF16),
+                  _of(32, flops), 0.97),
+            _goal(f"keep {keep}, batch 1, time over dense timm, eager", F32,
+                  _of(1, _latency(name)), 0.35, at_least=False),
+            _goal(f"keep {keep}, batch 1, time over dense timm, eager", BF16,
+                  _of(1, _latency(name)), 0.5, at_least=False),
+        ]  # fmt: skip
+    ragged = _of(32, _times(adaptive(0.7), engine(0.7)))
+    found.append(_goal("keep 0.7, adaptive times fixed", (*F32, *BF16), ragged, 0.95))
+    return tuple(found)
