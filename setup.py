@@ -68,6 +68,7 @@ REID = [
     "tensorboard>=2.14",
     "tqdm>=4.65",
 ]
+EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.3"]
 TEST = [
     "build>=1.0",
     "hypothesis>=6.90",
@@ -122,9 +123,10 @@ setup(
     ],
     extras_require={
         "reid": REID,
-        "test": REID + TEST,
+        "export": EXPORT,
+        "test": REID + EXPORT + TEST,
         "bench": REID + BENCH,
-        "dev": REID + TEST + DEV,
+        "dev": REID + EXPORT + TEST + DEV,
     },
     entry_points={"console_scripts": ["reid = reid.cli:main"]},
     classifiers=[

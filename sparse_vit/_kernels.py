@@ -1,5 +1,8 @@
 """The only place that imports from `kernels`, so that a rename stays one line."""
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from kernels import (
@@ -10,6 +13,7 @@ from kernels import (
     scatter_rows,
     select_tokens,
 )
+from kernels._library import NAMESPACE
 from kernels.ragged_attention import served_by
 
 __all__ = [
@@ -18,6 +22,7 @@ __all__ = [
     "has_native_attention",
     "masked_attention",
     "native_attention",
+    "operators",
     "ragged_attention",
     "scatter_rows",
     "select_tokens",
@@ -40,3 +45,8 @@ def native_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[str, str]:
         return served_by(wanted, q, k, v), ""
     except RuntimeError as error:
         return "", str(error)
+
+
+def operators(*names: str) -> list[Any]:
+    """The registered operators that a graph shows where these functions were called."""
+    return [getattr(getattr(torch.ops, NAMESPACE), name).default for name in names]

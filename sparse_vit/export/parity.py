@@ -1,0 +1,165 @@
+"""Whether an exported model computes what the model computes.
+
+The judge is the model itself in float64. Rounding may decide between two tokens whose scores agree
+to the last digits, and then two correct programs keep different tokens: images on which the float64
+model changes its mind when its input changes by a few roundings are told apart and not compared.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparse_vit.model import SparseVisionTransformer
+
+__all__ = ["Parity", "ParityError", "check_parity"]
+
+BATCHES = (1, 3)
+"""Other sizes than that of the example that the model is traced with."""
+ROUNDINGS = 8
+"""Of the largest output that a block may add."""
+NUDGE = 64
+"""Roundings by which the input is changed to find images that are near a tie."""
+DRAWS = 4
+SEEDS = 4
+LOWEST_COSINE = 0.99
+"""In 16 bits, where tokens near the cut differ."""
+
+
+class ParityError(RuntimeError):
+    """The exported model computes something else."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Distance of an exported model from the model in float64, on random images.
+
+    Attributes:
+        error: largest difference of an output, relative to the largest output of the image.
+        own_error: the same of the model itself, in the dtype of the export.
+        tolerance: largest error that passes.
+        cosine: smallest cosine between an output and that of the model.
+        batches: batch sizes that were run.
+        images: images compared.
+        near_ties: images left out, as rounding alone decides which tokens they keep.
+    """
+
+    error: float
+    own_error: float
+    tolerance: float
+    cosine: float
+    batches: tuple[int, ...]
+    images: int
+    near_ties: int
+
+    def __str__(self) -> str:
+        left_out = f", {self.near_ties} near a tie left out" if self.near_ties else ""
+        return (
+            f"relative error {self.error:.1e} (the model's own {self.own_error:.1e}, allowed "
+            f"{self.tolerance:.1e}), cosine {self.cosine:.7f}, {self.images} images in batches of "
+            f"{' and '.join(map(str, self.batches))}{left_out}"
+        )
+
+
+def check_parity(
+    model: nn.Module,
+    run: Callable[[Tensor], Tensor],
+    image_size: tuple[int, int],
+    dtype: torch.dtype,
+) -> Parity:
+    """Compares an exported model with the model.
+
+    Args:
+        model: the model, in evaluation mode, in the dtype of its weights.
+        run: the exported model: float32 images (B, 3, H, W) to outputs (B, D).
+        image_size: H and W.
+        dtype: of the weights of the exported model.
+
+    Returns:
+        The distances.
+
+    Raises:
+        ParityError: with the numbers, if they are too large, or not a single image is clear of a
+            tie.
+    """
+    device = next(model.parameters()).device
+    judge = copy.deepcopy(model).double()
+    errors, own_errors, cosines, left_out = [], [], [], 0
+    for seed in range(SEEDS):
+        generator = torch.Generator().manual_seed(seed)
+        for batch in BATCHES:
+            images = torch.rand(batch, 3, *image_size, generator=generator)
+            with torch.inference_mode():
+                expected = judge(images.to(device).double()).cpu()
+                own = model(images.to(device)).double().cpu()
+            found = run(images).double().cpu()
+            if found.shape != expected.shape:
+                raise ParityError(
+                    f"the exported model returns {tuple(found.shape)} for a batch of {batch}, the "
+                    f"model {tuple(expected.shape)}"
+                )
+            clear = _clear_of_ties(judge, images.to(device).double(), dtype)
+            left_out += int((~clear).sum())
+            scale = expected.abs().amax(dim=1)
+            errors += ((found - expected).abs().amax(dim=1) / scale)[clear].tolist()
+            own_errors += ((own - expected).abs().amax(dim=1) / scale)[clear].tolist()
+            cosines += torch.cosine_similarity(found, expected)[clear].tolist()
+        if errors:
+            break
+    if not errors:
+        raise ParityError(
+            f"every one of {left_out} random images is near a tie between tokens, so nothing can "
+            "be compared; train the selectors first"
+        )
+    depth = sum(isinstance(module, nn.LayerNorm) for module in model.modules()) / 2
+    floor = ROUNDINGS * torch.finfo(dtype).eps * (depth + 1)
+    parity = Parity(
+        error=_largest(errors),
+        own_error=_largest(own_errors),
+        tolerance=max(floor, ROUNDINGS * _largest(own_errors)),
+        cosine=min(cosines),
+        batches=BATCHES,
+        images=len(errors),
+        near_ties=left_out,
+    )
+    low = dtype != torch.float32 and not parity.cosine >= LOWEST_COSINE
+    if low or not parity.error <= parity.tolerance:
+        raise ParityError(f"the exported model differs from the model: {parity}")
+    return parity
+
+
+def _largest(errors: list[float]) -> float:
+    """The maximum, and NaN if there is one."""
+    return float(torch.tensor(errors, dtype=torch.float64).max())
+
+
+def _clear_of_ties(judge: nn.Module, images: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B,) bool: images whose kept tokens do not hang on the last digits."""
+    clear = torch.ones(len(images), dtype=torch.bool)
+    sparse = [m for m in judge.modules() if isinstance(m, SparseVisionTransformer)]
+    if not sparse or dtype != torch.float32:
+        return clear
+    backbone, inputs = sparse[0], []
+    hook = backbone.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
+    with torch.inference_mode():
+        judge(images)
+    hook.remove()
+    x = inputs[0]
+    kept = _kept(backbone, x)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(DRAWS):
+        noise = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.device)
+        nudged = _kept(backbone, x * (1.0 + NUDGE * torch.finfo(dtype).eps * noise))
+        clear &= (nudged == kept).flatten(1).all(dim=1)
+    return clear
+
+
+@torch.inference_mode()
+def _kept(backbone: Any, x: Tensor) -> Tensor:
+    """(B, S, N): what became of every patch at every stage."""
+    decisions = backbone.forward_with_decisions(x)[1]
+    found = [d.mask if d.groups is None else d.groups.double() for d in decisions]
+    return torch.stack(found, dim=1).cpu() if found else torch.zeros(len(x), 1, 1)
