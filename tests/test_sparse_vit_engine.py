@@ -193,6 +193,8 @@ def test_int8_linear_equals_its_rounded_weights() -> None:
     weight = torch.randn(40, 24) * torch.logspace(-2, 2, 40)[:, None]
     weight[3] = 0.0
     layer = Int8Linear(weight, bias, None)
+    # The largest weight of a row is the largest integer.
+    torch.testing.assert_close(layer.scales * 127, weight.abs().amax(dim=1))
     exact = x.double() @ weight.double().t() + bias.double()
     # Half a step of the weights and of the activations in each of the products.
     step = weight.abs().amax(dim=1) / 254 * x.abs().sum(dim=1, keepdim=True)
