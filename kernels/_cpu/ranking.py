@@ -10,7 +10,7 @@ from kernels._cpu import build
 from kernels._eager.ranking import Places
 
 METRICS = {"cosine": 0, "euclidean": 1, "hamming": 2}
-_PANEL = 32
+_PANEL = 64
 _CHUNK = 4096
 
 

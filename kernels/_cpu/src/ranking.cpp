@@ -2,6 +2,8 @@
 
 #include <ATen/Parallel.h>
 
+#include <atomic>
+
 #include "ranking_kernels.h"
 #include "ranking_row.h"
 
@@ -9,9 +11,8 @@ namespace sparse_vit {
 
 namespace {
 
-// Rows whose scores with a strip of columns fit the second cache, beside the strip's panels; fewer
-// where threads would have nothing to do.
-constexpr std::int64_t most_rows = 64, fewest_rows = 12;
+// Rows that, with their scores for a strip of columns, fit the second cache.
+constexpr std::int64_t most_rows = 128;
 // Distances, squared ones under euclidean, so small a share of the norms are rounding: they are 0.
 constexpr double negligible = 0x1p-40;
 
@@ -136,13 +137,16 @@ class Block {
         std::int64_t begin, std::int64_t end)
       : sets_(sets), thresholds_(thresholds), places_(places), kernel_(kernel()), begin_(begin),
         rows_(end - begin), counts_(rows_), candidates_(rows_), values_(strip_columns + 16),
-        columns_(strip_columns + 16), strip_(rows_ * strip_columns) {
-    // Side by side, the rows of a tile are read as one stream.
+        columns_(strip_columns + 16), open_(strip_columns + 1),
+        strip_(up(rows_, kernel_.tile_rows) * strip_columns) {
+    // Side by side, the rows of a tile are read as one stream; the last tile is filled with zeros.
     if (sets_.metric != Metric::hamming) {
-      centred_.resize(static_cast<std::size_t>(rows_ * sets_.width));
+      const std::int64_t height = kernel_.tile_rows, width = sets_.width;
+      tiles_.resize(static_cast<std::size_t>(up(rows_, height) * width));
       for (std::int64_t i = 0; i < rows_; ++i) {
-        const float* row = sets_.centred + (begin_ + i) * sets_.width;
-        for (std::int64_t k = 0; k < sets_.width; ++k) centred_[k * rows_ + i] = row[k];
+        const float* row = sets_.centred + (begin_ + i) * width;
+        float* place = &tiles_[i / height * height * width + i % height];
+        for (std::int64_t k = 0; k < width; ++k) place[k * height] = row[k];
       }
     }
     for (std::int64_t i = 0; i < rows_; ++i) {
@@ -176,30 +180,39 @@ class Block {
         kernel_.agreements(query + i * width, gallery, count, width, &strip_[i * strip_columns]);
       }
     } else {
-      kernel_.products(centred_.data(), sets_.panels + column * width, rows_, width,
-                       up(count, panel_columns), strip_.data());
+      kernel_.products(tiles_.data(), sets_.panels + column * width, up(rows_, kernel_.tile_rows),
+                       width, up(count, panel_columns), strip_.data());
     }
     const float* bias = sets_.metric == Metric::hamming ? nullptr : sets_.bias + column;
     for (std::int64_t i = 0; i < rows_; ++i) {
       const float least = std::min(counts_[i].base(), candidates_[i].least());
       const std::int64_t found = kernel_.survivors(&strip_[i * strip_columns], bias, count, least,
                                                    values_.data(), columns_.data());
-      const auto first = static_cast<std::int32_t>(column);
-      for (std::int64_t s = 0; s < found; ++s) look_at(i, values_[s], first + columns_[s]);
+      look_at(i, found, static_cast<std::int32_t>(column));
     }
   }
 
-  void look_at(std::int64_t i, float score, std::int32_t column) {
-    if (score >= candidates_[i].least()) {
-      candidates_[i].add(score, column, [&](float kth) { return scores_[i].margin(kth); });
+  // Works off the survivors of a row in the strip that begins at a column.
+  void look_at(std::int64_t i, std::int64_t found, std::int32_t column) {
+    if (places_.top != 0) {
+      for (std::int64_t s = 0; s < found; ++s) {
+        if (values_[s] < candidates_[i].least()) continue;
+        candidates_[i].add(values_[s], column + columns_[s],
+                           [&](float kth) { return scores_[i].margin(kth); });
+      }
     }
-    if (score < counts_[i].base()) return;
-    if (thresholds_.countable != nullptr && thresholds_.countable[column] == 0) return;
-    const std::int32_t threshold = counts_[i].threshold(score);
-    if (threshold != Counts::unsure) {
-      counts_[i].add(threshold, 1);
-    } else {
-      count(i, column, 1);
+    const std::uint8_t* weights =
+        thresholds_.countable == nullptr ? nullptr : thresholds_.countable + column;
+    if (thresholds_.sizes[begin_ + i] == 0) return;
+    const std::int64_t left = counts_[i].look_up(values_.data(), columns_.data(), found, weights,
+                                                 open_.data());
+    for (std::int64_t s = 0; s < left; ++s) {
+      const std::int32_t threshold = counts_[i].threshold(values_[open_[s]]);
+      if (threshold != Counts::unsure) {
+        counts_[i].add(threshold, 1);
+      } else {
+        count(i, column + columns_[open_[s]], 1);
+      }
     }
   }
 
@@ -231,7 +244,7 @@ class Block {
     std::int64_t* less = places_.less + row * thresholds_.most;
     std::int64_t total = 0;
     for (std::int64_t j = 0; j < thresholds_.most; ++j) {
-      if (j < size) total += counts_[i].counts()[j];
+      if (j < size) total += counts_[i].count(j);
       less[j] = j < size ? total : 0;
     }
   }
@@ -261,9 +274,9 @@ class Block {
   std::vector<Counts> counts_;
   std::vector<Candidates> candidates_;
   std::vector<float> values_;
-  std::vector<std::int32_t> columns_;
+  std::vector<std::int32_t> columns_, open_;
   std::vector<float> strip_;
-  std::vector<float> centred_;
+  std::vector<float> tiles_;
 };
 
 }  // namespace
@@ -308,10 +321,15 @@ void ranking_pairs(const RankedSets& sets, const std::int64_t* rows, const std::
 }
 
 void ranking_places(const RankedSets& sets, const Thresholds& thresholds, const Places& places) {
-  const std::int64_t share = sets.rows / (2 * at::get_num_threads());
-  const std::int64_t step = std::clamp(share, fewest_rows, most_rows);
-  at::parallel_for(0, up(sets.rows, step) / step, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t first = begin * step; first < end * step; first += step) {
+  // Blocks of about one size, which threads take as they come: others may use the processor too.
+  const std::int64_t threads = at::get_num_threads(), rows = std::max<std::int64_t>(sets.rows, 1);
+  const std::int64_t shares = up(rows, threads * most_rows) / most_rows;
+  const std::int64_t step = up(up(rows, shares) / shares, kernel().tile_rows);
+  const std::int64_t blocks = up(sets.rows, step) / step;
+  std::atomic<std::int64_t> next{0};
+  at::parallel_for(0, std::min(threads, blocks), 1, [&](std::int64_t, std::int64_t) {
+    for (std::int64_t block; (block = next++) < blocks;) {
+      const std::int64_t first = block * step;
       Block(sets, thresholds, places, first, std::min(first + step, sets.rows)).run();
     }
   });

@@ -14,7 +14,7 @@ namespace sparse_vit {
 enum class Metric : std::int64_t { cosine = 0, euclidean = 1, hamming = 2 };
 
 // Columns of a panel: `centred` rows of the gallery, transposed, side by side.
-constexpr std::int64_t panel_columns = 32;
+constexpr std::int64_t panel_columns = 64;
 
 // Two sets of rows. Rows are adjacent floats, or, under hamming, 64-bit words. What follows `norms`
 // is unused under hamming.

@@ -4,14 +4,51 @@
 
 namespace sparse_vit::SPARSE_VIT_ISA {
 
-static void products(const float* centred, const float* panels, std::int64_t rows,
+// A tile: its sums, part of a row of a panel and a factor fit the registers, 32 with AVX-512.
+constexpr int tile_height = 6;
+#if defined(SPARSE_VIT_AVX512)
+constexpr int tile_vectors = 4;
+#else
+constexpr int tile_vectors = 2;
+#endif
+
+// Adds `depth` products to a tile of scores. Both operands are streams: what `product` of the
+// attention kernels, whose rows lie apart, spends on addresses is saved.
+static void add_tile(const float* rows, const float* panel, std::int64_t depth, float* scores,
+                     bool first) {
+  Sums<tile_height, tile_vectors> sums;
+#pragma GCC unroll 6
+  for (int i = 0; i < tile_height; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < tile_vectors; ++j) sums[i][j] = broadcast(0.0f);
+  }
+  for (std::int64_t k = 0; k < depth; ++k, rows += tile_height, panel += panel_columns) {
+    Vector right[tile_vectors];
+#pragma GCC unroll 4
+    for (int j = 0; j < tile_vectors; ++j) right[j] = load(panel + j * lanes);
+#pragma GCC unroll 6
+    for (int i = 0; i < tile_height; ++i) {
+      const Vector left = broadcast(rows[i]);
+#pragma GCC unroll 4
+      for (int j = 0; j < tile_vectors; ++j) sums[i][j] = fma(left, right[j], sums[i][j]);
+    }
+  }
+  Store{scores, strip_columns, !first}(0, 0, sums);
+}
+
+static void products(const float* tiles, const float* panels, std::int64_t rows,
                      std::int64_t width, std::int64_t columns, float* scores) {
   for (std::int64_t column = 0; column < columns; column += panel_columns) {
     const float* panel = panels + column * width;
+    // What the tiles share of a panel stays in the first cache.
     for (std::int64_t k = 0; k < width; k += product_depth) {
-      product(scores + column, strip_columns, Left{centred + k * rows, 1, rows},
-              panel + k * panel_columns, panel_columns, rows, panel_columns / lanes,
-              std::min(product_depth, width - k), k > 0);
+      const std::int64_t depth = std::min(product_depth, width - k);
+      for (std::int64_t part = 0; part < panel_columns; part += tile_vectors * lanes) {
+        for (std::int64_t row = 0; row < rows; row += tile_height) {
+          add_tile(tiles + row * width + k * tile_height, panel + k * panel_columns + part, depth,
+                   scores + row * strip_columns + column + part, k == 0);
+        }
+      }
     }
   }
 }
@@ -96,6 +133,6 @@ static void agreements(const std::uint64_t* row, const std::uint64_t* others, st
   }
 }
 
-const RankingKernel ranking_kernel{products, survivors, dot, agreements};
+const RankingKernel ranking_kernel{tile_height, products, survivors, dot, agreements};
 
 }  // namespace sparse_vit::SPARSE_VIT_ISA

@@ -12,9 +12,12 @@ constexpr std::int64_t strip_columns = 512;
 constexpr std::int64_t product_depth = 128;
 
 struct RankingKernel {
-  // scores (rows, strip_columns) of `centred` (width, rows) with the panels of one strip.
-  void (*products)(const float* centred, const float* panels, std::int64_t rows,
-                   std::int64_t width, std::int64_t columns, float* scores);
+  // Rows of a tile; `products` takes whole tiles.
+  std::int64_t tile_rows;
+  // scores (rows, strip_columns) of `tiles` (rows / tile_rows, width, tile_rows) with the panels of
+  // one strip.
+  void (*products)(const float* tiles, const float* panels, std::int64_t rows, std::int64_t width,
+                   std::int64_t columns, float* scores);
   // Writes value and place of those of `count` scores that, with their bias, reach `least`; returns
   // how many. `bias` may be null. Room for `count` and a vector more is needed.
   std::int64_t (*survivors)(const float* scores, const float* bias, std::int64_t count, float least,

@@ -22,15 +22,37 @@ class Counts {
  public:
   static constexpr std::int32_t unsure = -1;
 
+  // Adds up scores by the first threshold that each counts for; those below `base` count for none,
+  // nor do those whose place among `weights` (0 or 1; null: all 1) holds 0. Writes the indices of
+  // scores that the table leaves open and returns how many.
+  std::int64_t look_up(const float* scores, const std::int32_t* places, std::int64_t count,
+                       const std::uint8_t* weights, std::int32_t* open) {
+    const float base = base_, scale = scale_, last = last_;
+    const std::int32_t* table = table_.data();
+    // The first count is of open scores.
+    std::int64_t* counts = counts_.data() + 1;
+    std::int64_t found = 0;
+    for (std::int64_t i = 0; i < count; ++i) {
+      const float score = scores[i];
+      const std::int64_t weight =
+          (score >= base) & (weights == nullptr || weights[places[i]] != 0);
+      const std::int32_t threshold = table[cell(score, base, scale, last)];
+      counts[threshold] += weight;
+      open[found] = static_cast<std::int32_t>(i);
+      found += weight & (threshold == unsure);
+    }
+    return found;
+  }
+
   // No score is below `smallest`.
   void start(Bounds bounds, float smallest) {
     bounds_ = std::move(bounds);
     const std::size_t size = bounds_.upper.size();
-    counts_.assign(size + 1, 0);
+    counts_.assign(size + 2, 0);
     base_ = std::numeric_limits<float>::infinity();
     if (size == 0) return;
     base_ = std::max(bounds_.lower.back(), smallest);
-    last_ = static_cast<float>(std::clamp<std::size_t>(8 * size, 64, 8192) - 1);
+    last_ = static_cast<float>(std::clamp<std::size_t>(16 * size, 64, 8192) - 1);
     // The last cell is for scores beyond all bounds.
     const float range = bounds_.upper.front() - base_;
     scale_ = range > 0 ? (last_ - 1) / range : 0;
@@ -52,25 +74,25 @@ class Counts {
   // The least score that counts for any threshold.
   float base() const { return base_; }
 
-  // The first threshold that a score counts for, or `unsure`; the score is not below `base`.
+  // The first threshold that a score counts for, or `unsure`; by the bounds.
   std::int32_t threshold(float score) const {
-    const std::int32_t found = table_[static_cast<std::size_t>(cell(score))];
-    if (found != unsure) return found;
     const auto first = std::partition_point(bounds_.lower.begin(), bounds_.lower.end(),
                                             [=](float lower) { return lower > score; });
-    const auto sure = std::partition_point(bounds_.upper.begin(), bounds_.upper.end(),
-                                           [=](float upper) { return upper >= score; });
-    const auto p = static_cast<std::int32_t>(first - bounds_.lower.begin());
-    return p == sure - bounds_.upper.begin() ? p : unsure;
+    const auto p = first - bounds_.lower.begin();
+    const bool sure = first == bounds_.lower.end() || bounds_.upper[p] < score;
+    return sure ? static_cast<std::int32_t>(p) : unsure;
   }
 
-  void add(std::size_t threshold, std::int64_t count) { counts_[threshold] += count; }
-  const std::vector<std::int64_t>& counts() const { return counts_; }
+  void add(std::int64_t threshold, std::int64_t count) { counts_[threshold + 1] += count; }
+  // How many scores count for a threshold and for none before it.
+  std::int64_t count(std::int64_t threshold) const { return counts_[threshold + 1]; }
 
  private:
-  std::ptrdiff_t cell(float score) const {
-    return static_cast<std::ptrdiff_t>(std::clamp((score - base_) * scale_, 0.0f, last_));
+  // The first cell for what is no number.
+  static std::int32_t cell(float score, float base, float scale, float last) {
+    return static_cast<std::int32_t>(std::min(std::max(0.0f, (score - base) * scale), last));
   }
+  std::int32_t cell(float score) const { return cell(score, base_, scale_, last_); }
 
   Bounds bounds_;
   std::vector<std::int64_t> counts_;
