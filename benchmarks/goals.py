@@ -80,7 +80,7 @@ class Goal:
             and row["mode"] == self.mode
             and row["dtype"] in self.dtypes
             and self.tokens[0] <= row["tokens"] <= self.tokens[1]
-            and row["cache"] == self.cache
+            and row.get("cache", "hot") == self.cache
             and row["batch"] * row["heads"] >= self.batch_heads
             and (not self.dims or row["dim"] in self.dims)
         )
@@ -143,14 +143,16 @@ def evaluate(rows: Iterable[Row], goals: Iterable[Goal] | None = None) -> list[O
     devices = set()
     for row in rows:
         devices.add(row["device_type"])
-        if row["status"] in ("ok", "model"):
-            key = (row["op"], row["mode"], row["dtype"], row["label"], row["cache"])
+        if row["status"] in ("ok", "model", "task"):
+            cache = row.get("cache", "hot")
+            key = (row["op"], row["mode"], row["dtype"], row["label"], cache)
             lines[key][row["provider"]] = row
     outcomes = []
     if goals is None:
         from benchmarks.model_goals import model_goals
+        from benchmarks.task_goals import task_goals
 
-        goals = (*GOALS, *model_goals())
+        goals = (*GOALS, *model_goals(), *task_goals())
     for goal in goals:
         if goal.device not in devices:
             continue
