@@ -12,6 +12,7 @@ from reid.evaluation import (
     evaluate_single_shot,
     slices,
     threshold_at,
+    verification,
     verify,
 )
 
@@ -61,6 +62,17 @@ def test_verification_counts_every_pair(sets, impl):
         assert found.fpr[index] == (impostors < threshold).mean() <= rate
         assert found.tpr[index] == pytest.approx((genuine < threshold).mean(), rel=1e-15)
         assert threshold_at(*sets, rate, impl=impl) == threshold
+
+
+@pytest.mark.parametrize("drawn", [0, 1, 3])
+def test_a_sample_that_misleads_changes_nothing(sets, drawn, monkeypatch):
+    rates = [0.001, 0.3, 1.0]
+    expected = verify(*sets, rates)
+    monkeypatch.setattr(verification, "_SAMPLE", drawn)
+    monkeypatch.setattr(verification, "_DEVIATIONS", 0.0)
+    found = verify(*sets, rates)
+    assert found.thresholds.tolist() == expected.thresholds.tolist()
+    assert found.false.tolist() == expected.false.tolist()
 
 
 def test_all_impostors_may_be_accepted(sets):
