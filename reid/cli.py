@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from reid._deploy_verbs import add_deploy_verbs
 from reid._evaluate_options import (
     add_evaluate_options,
     evaluate_files,
@@ -87,7 +88,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     for add in (
-        add_data_verbs, _train, _evaluate, add_report_verb, _extract, _visualize, _reproduce, _demo,
+        add_data_verbs, _train, _evaluate, add_report_verb, _extract, _visualize, add_deploy_verbs,
+        _reproduce, _demo,
     ):  # fmt: skip
         add(verbs)
     return parser

@@ -83,7 +83,7 @@ def test_the_wheel_asks_for_what_it_needs(wheel: Path) -> None:
     }
     assert base == {"numpy", "safetensors", "timm", "torch", "ninja", "triton"}
     extras = set(re.findall(r"^Provides-Extra: (\w+)$", text, re.MULTILINE))
-    assert extras == {"reid", "test", "bench", "dev"}
+    assert extras == {"reid", "export", "test", "bench", "dev"}
 
 
 def test_a_clean_environment_can_use_it_from_another_directory(wheel: Path, tmp_path: Path) -> None:

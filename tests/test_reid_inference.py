@@ -103,7 +103,12 @@ def test_a_list_keeps_its_order_over_batches(checkpoint: Path, frame: np.ndarray
 
 def test_options_of_the_result(checkpoint: Path, picture: np.ndarray) -> None:
     plain = Embedder.load(
-        checkpoint.parent, device="cpu", normalize=False, output="torch", color="rgb"
+        checkpoint.parent,
+        device="cpu",
+        normalize=False,
+        output="torch",
+        color="rgb",
+        engine=False,
     )
     found = plain(picture)
     assert isinstance(found, torch.Tensor)

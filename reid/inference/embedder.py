@@ -14,7 +14,10 @@ from reid._optional import require
 from reid.data.store import decode
 from reid.errors import UserError
 from reid.inference.boxes import BoxFormat, crop, to_corners
+from reid.inference.compare import Comparison, compare_features
 from reid.inference.pixels import as_pictures, check_color, from_tensor, read_items, resize
+from reid.inference.runners import OnnxRunner, Runner, make_runner
+from reid.inference.threshold import Threshold, read_threshold, threshold_from
 from reid.models.embedder import Preprocess, ReidModel, load_model
 
 Output = Literal["numpy", "torch"]
@@ -32,6 +35,10 @@ class Embedder:
         batch_size: Most images in one forward.
         normalize: Whether features are divided by their L2 norm.
         output: 'numpy' arrays or 'torch' tensors on the CPU.
+        engine: Whether the backbone runs through `sparse_vit.engine`, which copies the weights;
+            None does so on the CPU, where the engine takes the model. `describe()` tells.
+        dtype: Of the engine: 'float32', 'bfloat16', 'float16' on a GPU, 'int8' on the CPU; None
+            for float32.
     """
 
     def __init__(
@@ -44,42 +51,147 @@ class Embedder:
         batch_size: int = 64,
         normalize: bool = True,
         output: Output = "numpy",
+        engine: bool | None = None,
+        dtype: str | torch.dtype | None = None,
+    ) -> None:
+        default = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device or default)
+        self.model: ReidModel | None = model.to(self.device).eval()
+        self._settings(preprocess, color, batch_size, normalize, output)
+        self._runner: Runner = make_runner(
+            self.model, preprocess, self.device, engine=engine, dtype=dtype, batch_size=batch_size
+        )
+
+    def _settings(
+        self,
+        preprocess: Preprocess,
+        color: str | None = None,
+        batch_size: int = 64,
+        normalize: bool = True,
+        output: Output = "numpy",
     ) -> None:
         check_color(color)
         if batch_size < 1:
             raise UserError(f"batch_size must be at least 1, got {batch_size}")
         if output not in ("numpy", "torch"):
             raise UserError(f"output is 'numpy' or 'torch', got {output!r}")
-        default = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device or default)
-        self.model = model.to(self.device).eval()
         self.preprocess = preprocess
         self.color = color
         self.batch_size = batch_size
         self.normalize = normalize
         self.output: Output = output
+        self.source: Path | None = None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **options: Any) -> "Embedder":
-        """Read a model that `reid train` wrote.
+        """Read a model that `reid train` or `reid export` wrote.
 
         Args:
-            path: A model.safetensors, or the folder of a run that holds one.
-            **options: Arguments of `Embedder`.
+            path: A model.safetensors, the folder of a run that holds one, or an .onnx file, which
+                onnxruntime runs on the CPU.
+            **options: Arguments of `Embedder`; of an .onnx file color, batch_size, normalize and
+                output.
 
         Raises:
             UserError: Missing or damaged file, or one that is not a model of this package.
         """
         file = Path(path)
+        if file.suffix == ".onnx":
+            return cls._of_onnx(file, options)
         if file.is_dir():
             file = file / "model.safetensors"
         model, _, metadata = load_model(file)
-        return cls(model, Preprocess.from_metadata(metadata), **options)
+        embedder = cls(model, Preprocess.from_metadata(metadata), **options)
+        embedder.source = file
+        return embedder
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | os.PathLike[str], *, revision: str | None = None, **options: Any
+    ) -> "Embedder":
+        """Read a model from a folder, or from the hub: see `reid.inference.hub.download`."""
+        from reid.inference.hub import download
+
+        return cls.load(download(name, revision=revision), **options)
+
+    @classmethod
+    def _of_onnx(cls, file: Path, options: dict[str, Any]) -> "Embedder":
+        known = ("color", "batch_size", "normalize", "output")
+        foreign = sorted(options.keys() - set(known))
+        if foreign:
+            raise UserError(
+                f"an .onnx file takes no {', '.join(foreign)}; its options are {', '.join(known)}"
+            )
+        runner = OnnxRunner(file)
+        if options.get("normalize") is False and runner.metadata.get("normalized"):
+            raise UserError(
+                f"{file} normalises its features itself; export it with --no-normalize, or leave "
+                "normalize=False out"
+            )
+        embedder = cls.__new__(cls)
+        embedder.device, embedder.model = torch.device("cpu"), None
+        embedder._settings(runner.preprocess, **options)
+        embedder._runner, embedder.source = runner, file
+        return embedder
 
     @property
     def dim(self) -> int:
         """Numbers of a feature, D."""
-        return self.model.num_features
+        return self._runner.dim
+
+    @property
+    def threshold(self) -> Threshold | None:
+        """What `reid calibrate` measured for these weights, if it did.
+
+        Raises:
+            UserError: It is damaged, or belongs to other weights.
+        """
+        if isinstance(self._runner, OnnxRunner):
+            stored = self._runner.metadata.get("threshold")
+            return None if stored is None else threshold_from(stored)
+        return None if self.source is None else read_threshold(self.source)
+
+    def describe(self) -> str:
+        """What computes the features: the engine, part by part, the model, or onnxruntime."""
+        return self._runner.describe()
+
+    def compare(
+        self, a: Any, b: Any, *, threshold: float | None = None, color: str | None = None
+    ) -> Comparison:
+        """Tell how alike two persons look, and whether they are one.
+
+        Args:
+            a: One image of the first person, or several: anything that a call takes.
+            b: The same of the second.
+            threshold: Cosine distance below which they count as one; None takes the calibrated one.
+            color: As in a call.
+
+        Raises:
+            UserError: As a call; a side without an image; a threshold of other weights.
+        """
+        sides = [torch.as_tensor(self(x, color=color)) for x in (a, b)]
+        known = self.threshold if threshold is None else None
+        return compare_features(sides[0], sides[1], threshold, known)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+        """Write a folder for `from_pretrained`: see `reid.inference.hub.save_folder`."""
+        from reid.inference.hub import save_folder
+
+        return save_folder(self._checkpoint(), Path(folder))
+
+    def push_to_hub(self, name: str, *, private: bool = True, api: Any = None) -> str:
+        """Upload the model with its card: see `reid.inference.hub.push`."""
+        from reid.inference.hub import push
+
+        return push(self._checkpoint(), name, private=private, api=api)
+
+    def _checkpoint(self) -> Path:
+        if self.source is None or self.model is None:
+            raise UserError(
+                "this embedder was not loaded from a model.safetensors, which is what is shared; "
+                "write one with reid.models.embedder.save_model and load that"
+            )
+        return self.source
 
     def __call__(
         self,
@@ -156,8 +268,7 @@ class Embedder:
         rows = [torch.empty(0, self.dim)]
         for chunk in chunks:
             if len(chunk):
-                x = self.preprocess.normalize(chunk.to(self.device, non_blocking=True))
-                rows.append(self.model(x).float().cpu())
+                rows.append(self._runner(chunk))
         features = torch.cat(rows)
         return torch.nn.functional.normalize(features, dim=1) if self.normalize else features
 

@@ -26,7 +26,7 @@ NUDGE = 64
 DRAWS = 4
 SEEDS = 4
 LOWEST_COSINE = 0.99
-"""In 16 bits, where tokens near the cut differ."""
+"""In 16 bits, where tokens near the cut differ; less where the model itself is no nearer."""
 
 
 class ParityError(RuntimeError):
@@ -87,7 +87,11 @@ def check_parity(
     """
     device = next(model.parameters()).device
     judge = copy.deepcopy(model).double()
-    errors, own_errors, cosines, left_out = [], [], [], 0
+    errors: list[float] = []
+    own_errors: list[float] = []
+    cosines: list[float] = []
+    own_cosines: list[float] = []
+    left_out = 0
     for seed in range(SEEDS):
         generator = torch.Generator().manual_seed(seed)
         for batch in BATCHES:
@@ -107,6 +111,7 @@ def check_parity(
             errors += ((found - expected).abs().amax(dim=1) / scale)[clear].tolist()
             own_errors += ((own - expected).abs().amax(dim=1) / scale)[clear].tolist()
             cosines += torch.cosine_similarity(found, expected)[clear].tolist()
+            own_cosines += torch.cosine_similarity(own, expected)[clear].tolist()
         if errors:
             break
     if not errors:
@@ -125,7 +130,8 @@ def check_parity(
         images=len(errors),
         near_ties=left_out,
     )
-    low = dtype != torch.float32 and not parity.cosine >= LOWEST_COSINE
+    least = min(LOWEST_COSINE, 1.0 - ROUNDINGS * (1.0 - min(own_cosines)))
+    low = dtype != torch.float32 and not parity.cosine >= least
     if low or not parity.error <= parity.tolerance:
         raise ParityError(f"the exported model differs from the model: {parity}")
     return parity
