@@ -143,7 +143,7 @@ def evaluate(rows: Iterable[Row], goals: Iterable[Goal] | None = None) -> list[O
     devices = set()
     for row in rows:
         devices.add(row["device_type"])
-        if row["status"] in ("ok", "model", "task"):
+        if row["status"] in ("ok", "model", "task", "way"):
             cache = row.get("cache", "hot")
             key = (row["op"], row["mode"], row["dtype"], row["label"], cache)
             lines[key][row["provider"]] = row

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from benchmarks import training
 from benchmarks.goals import BF16, F32, Goal
-from benchmarks.models import DENSE, DENSE_ENGINE, adaptive, engine
+from benchmarks.models import DENSE, DENSE_ENGINE, FUSE, MERGE, adaptive, engine, plain
 
 Row = Mapping[str, Any]
 Line = Mapping[str, Row]
@@ -25,8 +26,9 @@ def _of(batch: int, figure: Measure) -> Measure:
     return measure
 
 
-def _times(name: str, rival: str) -> Measure:
-    return lambda line: line[rival]["p50_ms"] / line[name]["p50_ms"]
+def _times(name: str, *rivals: str) -> Measure:
+    """How many times faster than the fastest rival."""
+    return lambda line: min(line[r]["p50_ms"] for r in rivals) / line[name]["p50_ms"]
 
 
 def _share_of_flop_ratio(name: str, rival: str) -> Measure:
@@ -39,6 +41,14 @@ def _share_of_flop_ratio(name: str, rival: str) -> Measure:
 
 def _latency(name: str) -> Measure:
     return lambda line: line[name]["p50_ms"] / line[DENSE]["p50_ms"]
+
+
+def _times_in_training(rival: str) -> Measure:
+    return lambda line: line[rival]["p50_ms"] / line[training.OURS]["p50_ms"]
+
+
+def _memory_in_training(rival: str) -> Measure:
+    return lambda line: line[training.OURS]["peak_bytes"] / line[rival]["peak_bytes"]
 
 
 def _goal(
@@ -70,4 +80,30 @@ def model_goals() -> tuple[Goal, ...]:
         ]  # fmt: skip
     ragged = _of(32, _times(adaptive(0.7), engine(0.7)))
     found.append(_goal("keep 0.7, adaptive times fixed", (*F32, *BF16), ragged, 0.95))
-    return tuple(found)
+    outside = _of(32, _times(engine(0.7), plain(0.7), plain(FUSE), plain(MERGE)))
+    name = "keep 0.7, times the best of prune, fuse and merge without the engine"
+    found += [_goal(name, F32, outside, 2.0), _goal(name, BF16, outside, 1.1, 1.25)]
+    inside = _of(32, _times(engine(0.7), engine(FUSE), engine(MERGE)))
+    name = "keep 0.7, times the best of fuse and merge through the engine"
+    found.append(_goal(name, (*F32, *BF16), inside, 1.05))
+    return (*found, *_training_goals())
+
+
+def _training_goals() -> tuple[Goal, ...]:
+    """Goals of a masked training step, which no operation of a mask should make dearer."""
+
+    def goal(name: str, measure: Measure, at_least: bool) -> Goal:
+        dtypes = (*F32, *BF16)
+        return Goal(
+            name, "cpu", (training.OP,), training.MODE, dtypes, (128, 128), _of(8, measure), 1.0,
+            at_least=at_least,
+        )  # fmt: skip
+
+    return (
+        goal("masks, times the eager policy softmax", _times_in_training(training.POLICY), True),
+        goal("masks, times the dense step", _times_in_training(training.DENSE), True),
+        goal("masks, peak memory over that of the eager policy softmax",
+             _memory_in_training(training.POLICY), False),
+        goal("masks, peak memory over that of the dense step",
+             _memory_in_training(training.DENSE), False),
+    )  # fmt: skip

@@ -1,34 +1,90 @@
 """Whole models: who takes part, what each computes, and how well it agrees with the model."""
 
 import copy
+import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor
 
 from benchmarks.roof import packed_linear
-from sparse_vit import SparseVisionTransformer
-from sparse_vit.engine import Agreement, Engine, agreement, optimize
+from sparse_vit import SparseVisionTransformer, calibrate, constant_merging, flops, sparsify
+from sparse_vit.engine import Agreement, agreement, optimize
 
 DENSE, COMPILED = "dense timm, eager", "dense timm, compiled"
-DENSE_ENGINE = "dense, engine"
+DENSE_ENGINE, DENSE_ONNX = "dense, engine", "dense, onnxruntime"
+FUSE, MERGE = "fuse 0.7", "merge"
+CALIBRATED = 8
+"""Images that thresholds are found on at a time."""
 
 
-def plain(keep: float) -> str:
-    """Name the pruned model as it is."""
-    return f"keep {keep}, plain"
+def label(who: float | str) -> str:
+    """Name a method: a keep ratio of pruning, or what it is called."""
+    return who if isinstance(who, str) else f"keep {who}"
 
 
-def engine(keep: float) -> str:
-    """Name the pruned model through the engine."""
-    return f"keep {keep}, engine"
+def plain(who: float | str) -> str:
+    """Name a model with fewer tokens as it is."""
+    return f"{label(who)}, plain"
+
+
+def engine(who: float | str) -> str:
+    """Name it through the engine."""
+    return f"{label(who)}, engine"
 
 
 def adaptive(keep: float) -> str:
     """Name the pruned model through the engine with thresholds of the same mean count."""
     return f"keep {keep}, engine, adaptive"
+
+
+def onnx(keep: float) -> str:
+    """Name the pruned model in onnxruntime."""
+    return f"keep {keep}, onnxruntime"
+
+
+@dataclass
+class Subject:
+    """One set of weights, dense and with fewer tokens.
+
+    Attributes:
+        dense: Timm's model, float32, in evaluation mode.
+        pruned: With keep predictors, by keep ratio.
+        reduced: With other reductions, by name.
+        exported: Sessions of onnxruntime, or why there is none, by name of the contender.
+    """
+
+    dense: Any
+    pruned: dict[float, SparseVisionTransformer]
+    reduced: dict[str, SparseVisionTransformer]
+    exported: dict[str, Callable[[Tensor], Tensor] | str] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> int:
+        """Number of patches."""
+        return int(self.dense.patch_embed.num_patches)
+
+
+def deit_small(device: torch.device, keeps: Sequence[float], tiny: bool) -> Subject:
+    """DeiT-S with random weights; merging is set to the operations of the first keep ratio."""
+    torch.manual_seed(0)
+    small = {"embed_dim": 64, "num_heads": 2, "depth": 4} if tiny else {}
+    size = (64, 32) if tiny else (256, 128)
+    dense: Any = timm.create_model("deit_small_patch16_224", img_size=size, num_classes=0, **small)
+    dense = dense.to(device).eval()
+    depth, patches = len(dense.blocks), int(dense.patch_embed.num_patches)
+    stages = tuple(depth * quarter // 4 for quarter in (1, 2, 3))
+    pruned = {keep: sparsify(dense, stages, keep).eval() for keep in keeps}
+    # The mean over blocks of the tokens is that of the stages.
+    mean = 1 - sum(keeps[0] ** stage for stage in range(4)) / 4
+    every = constant_merging(patches, depth, max(1, round(2 * patches * mean / depth)))
+    fused = sparsify(dense, stages, keeps[0], reduction="fuse").eval()
+    merged = sparsify(dense, *every, reduction="merge").eval()
+    return Subject(dense, pruned, {FUSE: fused, MERGE: merged})
 
 
 @dataclass
@@ -38,121 +94,93 @@ class Contender:
     call: Callable[[], Any]
     flops: int
     agreement: Agreement | None = None
+    run: Any = None
 
 
-@dataclass
-class Thresholds:
-    """See `sparse_vit.engine.AdaptiveSchedule`."""
+@dataclass(frozen=True)
+class Extent:
+    """Who takes part in a case beside the dense and the pruned model.
 
-    thresholds: tuple[float, ...]
-    min_keep: int = 1
-    max_keep: int | None = None
-
-
-def flops_of(model: Any, images: int, prefix_last: bool) -> int:
-    """Count operations of matrix products that a forward needs, two for a multiply-add.
-
-    Args:
-        model: Dense or pruned, with the standard block; keep predictors count, other selectors cost
-            nothing.
-        images: Number of images.
-        prefix_last: Whether the last block runs for the prefix tokens alone, all that a head on the
-            class token reads.
+    Attributes:
+        compiled: The dense model by torch.compile, half a minute a case.
+        reductions: Fusing and merging through the engine.
+        exports: Onnxruntime.
     """
-    width, patches = model.embed_dim, model.patch_embed.num_patches
-    prefix = model.num_prefix_tokens
-    hidden = model.blocks[0].mlp.fc1.out_features
-    total = 2 * patches * model.patch_embed.proj.weight[0].numel() * width
-    stages: dict[int, int] = {}
-    if isinstance(model, SparseVisionTransformer):
-        stages = dict(zip(model.schedule.stages, model.keep_counts, strict=True))
-    present = patches
-    for i in range(len(model.blocks)):
-        if i in stages:
-            half, quarter = width // 2, width // 4
-            total += 2 * present * (width * width + half * half + half * quarter + 2 * quarter)
-            total += 2 * half * half
-            present = stages[i]
-        tokens = prefix + present
-        read = prefix if prefix_last and i == len(model.blocks) - 1 else tokens
-        total += 2 * width * width * (2 * tokens + 2 * read)
-        total += 4 * width * tokens * read
-        total += 4 * width * hidden * read
-    return images * total
+
+    compiled: bool = False
+    reductions: bool = False
+    exports: bool = False
 
 
 def contenders(
-    dense: Any, pruned: dict[float, SparseVisionTransformer], x: Tensor, dtype: torch.dtype,
-    full: bool,
-) -> dict[str, Contender]:  # fmt: skip
+    subject: Subject, x: Tensor, dtype: torch.dtype, extent: Extent
+) -> tuple[dict[str, Contender], dict[str, str]]:
     """Prepare everybody for one case; the first is what the others are compared with.
 
     Args:
-        dense: Timm's model, float32, in evaluation mode.
-        pruned: The same weights with selection, by keep ratio.
+        subject: The weights.
         x: (B, 3, H, W) float32 images.
         dtype: float32, bfloat16 or int8, in which only the engine takes part.
-        full: Whether to compile as well, which takes a minute.
+        extent: Who else takes part.
+
+    Returns:
+        Contenders by name, and why others cannot take part.
     """
-    batch, found = len(x), {}
+    dense, found, absent = subject.dense, {}, {}
+    whole = len(x) * flops(dense)
     own = torch.float32 if dtype == torch.int8 else dtype
     cast, cast_x = copy.deepcopy(dense).to(own), x.to(own)
-    found[DENSE] = Contender(lambda: cast(cast_x), flops_of(dense, batch, False))
-    if full and dtype != torch.int8:
-        fast = torch.compile(cast, mode="max-autotune-no-cudagraphs")
-        found[COMPILED] = Contender(lambda: fast(cast_x), flops_of(dense, batch, False))
-    found[DENSE_ENGINE] = _through_engine(dense, x, dtype)
-    for keep, model in pruned.items():
+    found[DENSE] = Contender(lambda: cast(cast_x), whole)
+    if extent.compiled:
+        fast = torch.compile(cast)
+        fast(cast_x)
+        found[COMPILED] = Contender(lambda: fast(cast_x), whole)
+    found[DENSE_ENGINE] = through_engine(dense, x, dtype)
+    models = {**subject.pruned, **subject.reduced}
+    for who, model in models.items():
         if dtype != torch.int8:
             lower = copy.deepcopy(model).to(own)
-            found[plain(keep)] = Contender(
-                lambda lower=lower: lower(cast_x), flops_of(model, batch, True)
-            )
-        found[engine(keep)] = _through_engine(model, x, dtype)
-    first = next(iter(pruned))
-    if dtype != torch.int8:
-        rule = thresholds_of(pruned[first], x, dtype)
-        found[adaptive(first)] = _through_engine(pruned[first], x, dtype, rule)
-    return found
+            work = len(x) * flops(model, pooled=True)
+            found[plain(who)] = Contender(lambda lower=lower: lower(cast_x), work)
+        if who in subject.pruned or extent.reductions:
+            found[engine(who)] = through_engine(model, x, dtype)
+    first = next(iter(subject.pruned))
+    if dtype != torch.int8 and len(x) > 1:
+        rule = calibrate(subject.pruned[first], x.split(CALIBRATED), dtype=dtype)
+        found[adaptive(first)] = through_engine(subject.pruned[first], x, dtype, rule)
+    if extent.exports:
+        for name, model in ((DENSE_ONNX, dense), (onnx(first), subject.pruned[first])):
+            session = exported(subject, name, model)
+            if isinstance(session, str):
+                absent[name] = session
+                continue
+            pooled = isinstance(model, SparseVisionTransformer)
+            work = len(x) * flops(model, pooled=pooled)
+            found[name] = Contender(lambda session=session: session(x), work)
+    return found, absent
 
 
-def _through_engine(
-    model: Any, x: Tensor, dtype: torch.dtype, rule: Thresholds | None = None
-) -> Contender:
+def through_engine(model: Any, x: Tensor, dtype: torch.dtype, rule: Any = None) -> Contender:
+    """Prepare a model through the engine, with thresholds if there is a rule."""
     run = optimize(model, dtype, batch=len(x), adaptive=rule)
     # A fixed schedule is not what thresholds are to agree with.
     found = agreement(run, model, x[:8]) if rule is None else None
-    return Contender(lambda: run(x), flops_of(model, len(x), True), found)
+    return Contender(lambda: run(x), len(x) * flops(model, pooled=True), found, run)
 
 
-def thresholds_of(model: SparseVisionTransformer, x: Tensor, dtype: torch.dtype) -> Thresholds:
-    """Thresholds by which these images keep as many tokens on average as by the schedule."""
-    chosen: list[float] = []
-    stages = len(model.schedule.stages)
-    for s, count in enumerate(model.keep_counts):
-        rule = Thresholds((*chosen, *[-1e30] * (stages - s)))
-        run = optimize(model, dtype, batch=len(x), adaptive=rule)
-        scores = scores_of(run, x, s)
-        ordered = scores[scores > -torch.inf].sort(descending=True).values
-        chosen.append(float(ordered[min(len(x) * count, len(ordered)) - 1]))
-    return Thresholds(tuple(chosen))
+def exported(subject: Subject, name: str, model: Any) -> Callable[[Tensor], Tensor] | str:
+    """A session of onnxruntime, made once, or why there is none."""
+    from sparse_vit.export import export_onnx, onnx_session
 
-
-def scores_of(run: Engine, x: Tensor, ordinal: int) -> Tensor:
-    """The scores of the patch tokens at a stage of an engine."""
-    stage = list(run.stages.values())[ordinal]
-    seen: list[Tensor] = []
-    score = stage.scores
-
-    def watch(*arguments: Any) -> Tensor:
-        found = score(*arguments)
-        seen.append(found[:, stage.prefix :].flatten())
-        return found
-
-    stage.scores = watch  # type: ignore[method-assign]
-    run(x)
-    stage.scores = score  # type: ignore[method-assign]
-    return torch.cat(seen)
+    if name not in subject.exported:
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "model.onnx"
+                export_onnx(model, path)
+                subject.exported[name] = onnx_session(path)
+        except ModuleNotFoundError as error:
+            subject.exported[name] = str(error)
+    return subject.exported[name]
 
 
 def roof_products(

@@ -42,7 +42,7 @@ def forward(rows: Sequence[Row], path: Path) -> bool:
         axis.set_xlabel(f"tokens of {OF[op]} sequence")
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
-    _finish(figure, plt, path)
+    finish(figure, plt, path)
     return True
 
 
@@ -114,7 +114,7 @@ def step(rows: Sequence[Row], path: Path) -> bool:
         axis.margins(x=0.14)
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"masked attention, {label}; grey: marks that compute no mask", fontsize=10)
-    _finish(figure, plt, path)
+    finish(figure, plt, path)
     return True
 
 
@@ -132,8 +132,9 @@ def _mean(points: Mapping[int, float]) -> float:
     return sum(points.values()) / len(points)
 
 
-def _finish(figure: Any, plt: Any, path: Path) -> None:
+def finish(figure: Any, plt: Any, path: Path) -> None:
+    """Save a figure and forget it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout()
-    figure.savefig(path, dpi=130, metadata={"Software": None})
+    figure.savefig(path, dpi=130, bbox_inches="tight", metadata={"Software": None})
     plt.close(figure)

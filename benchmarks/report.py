@@ -1,7 +1,7 @@
 """Results as tables and plots in the documents.
 
 python -m benchmarks.report [RESULTS.json ...] [--page docs/benchmarks.md] [--images docs/images]
-                            [--summary kernels/README.md]
+                            [--summary kernels/README.md] [--models docs/models.md]
 """
 
 import argparse
@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import goals, plots, records, tables
+from benchmarks import goals, model_page, plots, records, tables
+from benchmarks.task_goals import task_goals
 from benchmarks.update_readme import replace_block
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 GOALS_BEGIN, GOALS_END = "<!-- goals:begin -->", "<!-- goals:end -->"
+MODELS_BEGIN, MODELS_END = "<!-- models:begin -->", "<!-- models:end -->"
 Row = Mapping[str, Any]
 
 
@@ -28,13 +30,15 @@ def block(name: str, rows: Sequence[Row], images: Path, page: Path) -> list[str]
         images: Folder of the plots.
         page: The page that the lines are for; plots are linked relative to it.
     """
-    lines = [f"## {rows[0]['origin']['device']}", "", *_origins(rows), "", *_roofs(rows)]
-    lines += _goals(rows)
+    rows = [row for row in rows if not model_page.belongs(row)]
+    if not rows:
+        return []
+    lines = [f"## {rows[0]['origin']['device']}", "", *origins(rows), "", *_roofs(rows)]
+    lines += _goals(rows, (*goals.GOALS, *task_goals()))
     for kind, draw in (("forward", plots.forward), ("step", plots.step)):
         path = images / f"benchmarks-{name}-{kind}.png"
         if draw(rows, path):
-            relative = Path("/".join([".."] * _depth(page, images)), images.name, path.name)
-            lines += [f"![{ALT[kind]}]({relative.as_posix().removeprefix('./')})", ""]
+            lines += [f"![{ALT[kind]}]({link(page, images, path.name)})", ""]
     for section in tables.sections(rows):
         lines += tables.markdown(section)
     return lines
@@ -42,16 +46,30 @@ def block(name: str, rows: Sequence[Row], images: Path, page: Path) -> list[str]
 
 def summary(rows: Sequence[Row]) -> list[str]:
     """Return the Markdown lines of what a device's rows say about the goals."""
-    return [*_origins(rows), "", *_goals(rows)]
+    rows = [row for row in rows if not model_page.belongs(row)]
+    return [*origins(rows), "", *_goals(rows, goals.GOALS)] if rows else []
 
 
-def _origins(rows: Sequence[Row]) -> list[str]:
+def models(name: str, rows: Sequence[Row], images: Path, page: Path) -> list[str]:
+    """Return the Markdown lines of a device's whole models, and draw their plot; as `block`."""
+    rows = [row for row in rows if model_page.belongs(row)]
+    if not rows:
+        return []
+    lines = [f"## {rows[0]['origin']['device']}", "", *origins(rows), ""]
+    path = images / f"models-{name}.png"
+    if model_page.plot(rows, path):
+        lines += [f"![{model_page.ALT}]({link(page, images, path.name)})", ""]
+    return [*lines, *model_page.lines(rows)]
+
+
+def origins(rows: Sequence[Row]) -> list[str]:
+    """Return where rows come from, one line each."""
     lines = (f"* {tables.origin_line(r['origin'])}: `{r['origin']['command']}`" for r in rows)
     return list(dict.fromkeys(lines))
 
 
-def _goals(rows: Sequence[Row]) -> list[str]:
-    outcomes = goals.evaluate(rows)
+def _goals(rows: Sequence[Row], aims: Sequence[goals.Goal]) -> list[str]:
+    outcomes = goals.evaluate(rows, aims)
     return tables.markdown(tables.goals_of(outcomes)) if outcomes else []
 
 
@@ -61,9 +79,11 @@ ALT = {
 }
 
 
-def _depth(page: Path, images: Path) -> int:
-    """Return how far above the page the parent of the images is."""
-    return len(page.resolve().parent.relative_to(images.resolve().parent).parts)
+def link(page: Path, images: Path, name: str) -> str:
+    """Return an image relative to the page, below whose folder or beside which the images lie."""
+    depth = len(page.resolve().parent.relative_to(images.resolve().parent).parts)
+    relative = Path("/".join([".."] * depth), images.name, name)
+    return relative.as_posix().removeprefix("./")
 
 
 def _roofs(rows: Sequence[Row]) -> list[str]:
@@ -83,12 +103,13 @@ def _roofs(rows: Sequence[Row]) -> list[str]:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Rewrite the block of the page named on the command line."""
-    parser = argparse.ArgumentParser(description="fill docs/benchmarks.md from results")
+    """Rewrite the blocks of the pages named on the command line."""
+    parser = argparse.ArgumentParser(description="fill the documents from results")
     parser.add_argument("results", nargs="*", type=Path, help="default: benchmarks/results/*.json")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "benchmarks.md")
     parser.add_argument("--images", type=Path, default=ROOT / "docs" / "images")
     parser.add_argument("--summary", type=Path, default=ROOT / "kernels" / "README.md")
+    parser.add_argument("--models", type=Path, default=ROOT / "docs" / "models.md")
     arguments = parser.parse_args(words)
     paths = arguments.results or sorted(records.RESULTS.glob("*.json"))
     if not paths:
@@ -97,13 +118,16 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         lines: list[str] = []
         short: list[str] = []
+        whole: list[str] = []
         for path in paths:
             rows = records.load(path)
             lines += block(path.stem, rows, arguments.images, arguments.page)
             short += summary(rows)
+            whole += models(path.stem, rows, arguments.images, arguments.models)
         texts = {
             arguments.page: _filled(arguments.page, lines, BEGIN, END),
             arguments.summary: _filled(arguments.summary, short, GOALS_BEGIN, GOALS_END),
+            arguments.models: _filled(arguments.models, whole, MODELS_BEGIN, MODELS_END),
         }
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)

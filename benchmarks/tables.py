@@ -44,8 +44,8 @@ def text(section: Section) -> list[str]:
 
 def sections(rows: Iterable[Row]) -> list[Section]:
     """Return, for every operator and mode, ours and the best peer, then every peer's ratio;
-    then pairs of models, whole models, whole tasks, ways of reading and the peers that were not
-    timed."""
+    then pairs of models, whole models with their products and parts, whole tasks, ways of reading
+    and the peers that were not timed."""
     grouped: dict[tuple[str, str], list[Row]] = defaultdict(list)
     rows = list(rows)
     for row in rows:
@@ -54,7 +54,15 @@ def sections(rows: Iterable[Row]) -> list[Section]:
     found = []
     for (op, mode), members in grouped.items():
         found += [_summary(f"{op}, {mode}", members), _against(f"{op}, {mode}", members)]
-    found += [pairs_of(rows), *models_of(rows), tasks_of(rows), *ways_of(rows), _absent(rows)]
+    found += [
+        pairs_of(rows),
+        *models_of(rows),
+        products_of(rows),
+        parts_of(rows),
+        tasks_of(rows),
+        *ways_of(rows),
+        _absent(rows),
+    ]
     return [section for section in found if section.body]
 
 
@@ -191,6 +199,38 @@ def models_of(rows: Iterable[Row]) -> list[Section]:
         Section(f"{label}, {dtype}; best product {number(roof)} GFLOP/s", head, body)
         for (label, dtype, roof), body in grouped.items()
     ]
+
+
+def products_of(rows: Iterable[Row]) -> Section:
+    """Return the best matrix product of each library, for every case of whole models."""
+    cases = {
+        f"{row['label']}, {row['dtype']}": row["products"] for row in rows if row.get("products")
+    }
+    body = []
+    for case, rates in cases.items():
+        best = [
+            max((rate for name, rate in rates.items() if name.startswith(library)), default=0.0)
+            for library in ("torch", "packed oneDNN")
+        ]
+        ratio = f"{best[0] / best[1]:.2f}" if best[1] else "-"
+        body.append([case, *(number(rate) if rate else "-" for rate in best), ratio])
+    head = ["case", "torch GFLOP/s", "packed oneDNN GFLOP/s", "torch over packed"]
+    return Section("the best matrix product of each library", head, body)
+
+
+def parts_of(rows: Iterable[Row]) -> Section:
+    """Return where the time of engines goes, in percent."""
+    found = [row for row in rows if row["status"] == "model" and row.get("shares")]
+    names = list(dict.fromkeys(name for row in found for name in row["shares"]))
+    body = [
+        [
+            f"{row['label']}, {row['dtype']}",
+            row["provider"],
+            *(f"{100 * row['shares'].get(name, 0.0):.0f}" for name in names),
+        ]
+        for row in found
+    ]
+    return Section("parts of the time, %", ["case", "model", *names], body, (0, 1))
 
 
 def ways_of(rows: Iterable[Row]) -> list[Section]:

@@ -1,4 +1,4 @@
-"""Whole models through the engine against the dense model and the pruned one as they are.
+"""Whole models: dense, with fewer tokens, as they are, through the engine and other runtimes.
 
 DeiT-S at 256 x 128 with random weights: the schedule, and with it the cost, does not depend on
 them. All contenders of a case take turns in one process, and so do the matrix products that give
@@ -12,28 +12,50 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import timm
 import torch
 
-from benchmarks import models
+from benchmarks import models, parts
 from benchmarks.timing import elapsed
-from sparse_vit import sparsify
 
-SECONDS = 12.0
+SECONDS = 8.0
 """Budget of a case for turns; the number of rounds follows."""
 FEWEST, MOST = 3, 25
+LONG = 0.2
+"""Seconds of a call that needs no untimed one before it."""
 KEEPS = (0.7, 0.5)
-CASES = [(torch.float32, 1), (torch.float32, 8), (torch.float32, 32)]
-CASES += [(torch.bfloat16, 1), (torch.bfloat16, 8), (torch.bfloat16, 32)]
-CASES += [(torch.int8, 1), (torch.int8, 32)]
+KEEPS_OF_ALL = (0.7, 0.5, 0.3, 0.4, 0.6, 0.8, 0.9)
+CASES = [(torch.float32, 1), (torch.float32, 8), (torch.float32, 32), (torch.bfloat16, 1)]
+CASES += [(torch.bfloat16, 32), (torch.int8, 8)]
+CASES_BESIDE = [(torch.float32, 128), (torch.bfloat16, 8), (torch.bfloat16, 128), (torch.int8, 1)]
+CASES_BESIDE += [(torch.int8, 32)]
+COMPILED = (torch.float32, 8)
+"""The case in which the dense model is compiled by default."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Cases of the extent; when tiny, batches are of one size."""
+    options = metafunc.config.option
+    cases = [*CASES, *CASES_BESIDE] if options.full else CASES
+    if options.tiny:
+        cases = [(torch.float32, 8), (torch.bfloat16, 8), (torch.int8, 8)]
+    ids = [f"{str(dtype).removeprefix('torch.')}-{batch}" for dtype, batch in cases]
+    metafunc.parametrize(("dtype", "batch"), cases, ids=ids)
+
+
+@pytest.fixture(scope="module")
+def subject(request: pytest.FixtureRequest) -> models.Subject:
+    """The weights, and what was exported of them."""
+    options = request.config.option
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return models.deit_small(device, KEEPS_OF_ALL if options.full else KEEPS, options.tiny)
 
 
 @pytest.mark.filterwarnings("ignore:bfloat16 is slower:RuntimeWarning")
-@pytest.mark.parametrize(("dtype", "batch"), CASES, ids=lambda part: str(part).split(".")[-1])
 @pytest.mark.benchmark(group="whole models")
 def test_deit_small(
     benchmark: Any,
     keep_rows: Callable[[list[Any]], None],
+    subject: models.Subject,
     device: torch.device,
     tiny: bool,
     request: pytest.FixtureRequest,
@@ -42,21 +64,24 @@ def test_deit_small(
 ) -> None:
     if dtype == torch.int8 and device.type != "cpu":
         pytest.skip("8-bit integers are for the processor")
-    if tiny and batch > 1:
-        pytest.skip("when tiny, all batches are of one size")
-    size = (64, 32) if tiny else (256, 128)
-    torch.manual_seed(0)
-    narrow = {"embed_dim": 64, "num_heads": 2} if tiny else {}
-    dense: Any = timm.create_model("deit_small_patch16_224", img_size=size, num_classes=0, **narrow)
-    dense = dense.to(device).eval()
-    pruned = {keep: sparsify(dense, keep_ratio=keep).eval() for keep in KEEPS}
+    size, full = subject.dense.patch_embed.img_size, request.config.option.full
+    extent = models.Extent(
+        compiled=not tiny and dtype != torch.int8 and (full or (dtype, batch) == COMPILED),
+        reductions=dtype == torch.float32 or full,
+        exports=dtype == torch.float32,
+    )
     x = torch.randn(2 if tiny else batch, 3, *size, device=device)
     with torch.inference_mode():
-        found = models.contenders(dense, pruned, x, dtype, request.config.option.full)
-        products = models.roof_products(dense, len(x), torch.float32 if tiny else _floating(dtype))
+        found, absent = models.contenders(subject, x, dtype, extent)
+        roof_dtype = torch.float32 if tiny else _floating(dtype)
+        products = models.roof_products(subject.dense, len(x), roof_dtype)
         calls = {name: contender.call for name, contender in found.items()}
         calls |= {name: call for name, (call, _) in products.items()}
-        seconds = turns(benchmark, calls, models.engine(KEEPS[0]), device, tiny)
+        own = models.engine(KEEPS[0])
+        seconds = turns(benchmark, calls, own, device, tiny)
+        profiled = (models.DENSE_ENGINE, own) if device.type == "cpu" else ()
+        often = 1 if min(seconds[own]) > LONG else 5
+        shares = {name: parts.shares(calls[name], often) for name in profiled}
     middle = {name: statistics.median(times) for name, times in seconds.items()}
     rates = {name: work / middle[name] for name, (_, work) in products.items()}
     product = max(rates, key=lambda name: rates[name])
@@ -66,30 +91,39 @@ def test_deit_small(
         "dtype": str(dtype).removeprefix("torch."),
         "batch": batch,
         "heads": 6,
-        "tokens": dense.patch_embed.num_patches,
+        "tokens": subject.tokens,
         "dim": 64,
         "label": f"DeiT-S {size[0]}x{size[1]}, batch {len(x)}",
         "device_type": device.type,
-        "status": "model",
-        "cache": "hot",
-        "roof_product": product,
-        "roof_gflops": rates[product] / 1e9,
     }
+    rows = [
+        {
+            **shape,
+            "status": "model",
+            "cache": "hot",
+            "roof_product": product,
+            "roof_gflops": rates[product] / 1e9,
+            "products": {name: rate / 1e9 for name, rate in rates.items()},
+            "provider": name,
+            "p50_ms": middle[name] * 1e3,
+            "rounds": len(seconds[name]),
+            "images_per_second": len(x) / middle[name],
+            "flops": contender.flops,
+            "roof_share": contender.flops / middle[name] / rates[product],
+            "ratio": middle[models.DENSE] / middle[name],
+            "cosine": contender.agreement and contender.agreement.cosine,
+            "overlap": contender.agreement and contender.agreement.overlap,
+            "shares": shares.get(name),
+        }
+        for name, contender in found.items()
+    ]
     keep_rows(
         [
-            {
-                **shape,
-                "provider": name,
-                "p50_ms": middle[name] * 1e3,
-                "rounds": len(seconds[name]),
-                "images_per_second": len(x) / middle[name],
-                "flops": contender.flops,
-                "roof_share": contender.flops / middle[name] / rates[product],
-                "ratio": middle[models.DENSE] / middle[name],
-                "cosine": contender.agreement and contender.agreement.cosine,
-                "overlap": contender.agreement and contender.agreement.overlap,
-            }
-            for name, contender in found.items()
+            *rows,
+            *(
+                {**shape, "provider": name, "status": "unavailable", "reason": reason}
+                for name, reason in absent.items()
+            ),
         ]
     )
 
@@ -103,12 +137,18 @@ def turns(
     benchmark: Any, calls: dict[str, Callable[[], Any]], own: str, device: torch.device, tiny: bool
 ) -> dict[str, list[float]]:
     """Time calls in turns, each right after an untimed one of itself if it is short."""
-    once = {name: min(elapsed(call, device), elapsed(call, device)) for name, call in calls.items()}
+    once: dict[str, float] = {}
+    for name, call in calls.items():
+        once[name] = elapsed(call, device)
+        if once[name] <= LONG:
+            once[name] = elapsed(call, device)
+    cost = sum(spent if spent > LONG else 2 * spent for spent in once.values())
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    rounds = 2 if tiny else min(MOST, max(FEWEST, int(SECONDS / (2 * sum(once.values())))))
+    rounds = 2 if tiny else min(MOST, max(FEWEST, int(SECONDS / cost)))
 
     def timed(name: str) -> None:
-        elapsed(calls[name], device)
+        if once[name] <= LONG:
+            elapsed(calls[name], device)
         seconds[name].append(elapsed(calls[name], device))
 
     def others() -> None:

@@ -1,69 +1,118 @@
-"""The suite of whole models: operations counted, thresholds found, goals judged, tables made."""
+"""The suite of whole models: who takes part, goals judged, tables and the plot made."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import goals, model_goals, models, tables
-from sparse_vit import sparsify
+from benchmarks import goals, model_goals, model_page, models, parts, tables, training
+from sparse_vit import blocks, flops
 from sparse_vit.engine import optimize
+from sparse_vit.engine.stages import EngineStage
 
 
-def vit(**options: Any) -> Any:
-    torch.manual_seed(0)
-    return timm.create_model(
-        "deit_tiny_patch16_224",
-        img_size=(64, 32),
-        embed_dim=32,
-        num_heads=2,
-        num_classes=0,
-        depth=5,
-        **options,
-    ).eval()
+def test_every_reduction_has_about_the_operations_of_the_first_ratio() -> None:
+    subject = models.deit_small(torch.device("cpu"), (0.7, 0.5), tiny=False)
+    assert subject.tokens == 128
+    assert subject.pruned[0.7].keep_counts == [89, 62, 43]
+    assert subject.reduced[models.MERGE].keep_counts == [128 - 8 * n for n in range(1, 13)]
+    wanted = flops(subject.pruned[0.7])
+    for model in subject.reduced.values():
+        assert flops(model) == pytest.approx(wanted, rel=0.06)
 
 
-def counted(model: Any, x: torch.Tensor) -> int:
-    # Outside inference mode, which the counter does not see into.
-    with FlopCounterMode(display=False) as counter:
-        model(x)
-    return int(counter.get_total_flops())
-
-
-def test_operations_are_those_that_torch_counts() -> None:
-    x, dense = torch.randn(3, 3, 64, 32), vit()
-    assert models.flops_of(dense, 3, False) == counted(dense, x)
-    last = counted(sparsify(dense, (), ()).eval(), x) - counted(dense, x)
-    shorter = models.flops_of(dense, 3, True) - models.flops_of(dense, 3, False)
-    # Torch's model computes all queries of the last block and only then drops them.
-    queries = 2 * 32 * 32 * 8 * 3
-    assert shorter == last - queries
-
-
-def test_keep_predictors_count() -> None:
+def test_contenders_compute_the_same_and_say_what_it_takes(monkeypatch: Any) -> None:
+    subject = models.deit_small(torch.device("cpu"), (0.7, 0.5), tiny=True)
+    monkeypatch.setattr(models, "exported", lambda _, name, __: f"no {name}")
     x = torch.randn(3, 3, 64, 32)
-    model = sparsify(vit(), (1, 3), 0.5).eval()
-    random = sparsify(vit(), (1, 3), 0.5, "random").eval()
-    width, tokens = 32, 8 + 4
-    each = width * width + (width // 2) ** 2 + width // 2 * width // 4 + 2 * (width // 4)
-    expected = 3 * (2 * tokens * each + 2 * 2 * (width // 2) ** 2)
-    assert counted(model, x) - counted(random, x) == expected
+    extent = models.Extent(reductions=True, exports=True)
+    with torch.inference_mode():
+        found, absent = models.contenders(subject, x, torch.float32, extent)
+        results = {name: contender.call() for name, contender in found.items()}
+    assert absent == {models.DENSE_ONNX: "no dense, onnxruntime",
+                      models.onnx(0.7): "no keep 0.7, onnxruntime"}  # fmt: skip
+    assert next(iter(found)) == models.DENSE
+    torch.testing.assert_close(results[models.DENSE], results[models.DENSE_ENGINE])
+    for who in (0.7, 0.5, models.FUSE, models.MERGE):
+        torch.testing.assert_close(results[models.plain(who)], results[models.engine(who)])
+        assert found[models.plain(who)].flops == found[models.engine(who)].flops
+    assert found[models.DENSE].flops == 3 * flops(subject.dense)
+    assert found[models.DENSE_ENGINE].flops == 3 * flops(subject.dense, pooled=True)
+    counts = [int(mask.sum()) for mask in found[models.adaptive(0.7)].run.with_kept(x)[1]]
+    assert counts == [3 * count for count in subject.pruned[0.7].keep_counts]
 
 
-def test_thresholds_keep_as_many_tokens_as_the_schedule() -> None:
-    model = sparsify(vit(), (1, 3), 0.6).eval()
-    for parameter in model.selectors.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.5)
-    x = torch.randn(6, 3, 64, 32)
-    rule = models.thresholds_of(model, x, torch.float32)
-    kept = optimize(model, batch=6, adaptive=rule).with_kept(x)[1]
-    # At least one token stays in an image that has none at the threshold.
-    for mask, count in zip(kept, model.keep_counts, strict=True):
-        assert 6 * count <= int(mask.sum()) <= 6 * count + 3
-    assert kept[0].sum(dim=1).unique().numel() > 1
+def test_a_missing_package_is_a_reason(monkeypatch: Any) -> None:
+    subject = models.deit_small(torch.device("cpu"), (0.7,), tiny=True)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ModuleNotFoundError("ONNX needs onnx, which is not installed")
+
+    monkeypatch.setattr("sparse_vit.export.export_onnx", refuse)
+    found = models.exported(subject, models.DENSE_ONNX, subject.dense)
+    assert found == "ONNX needs onnx, which is not installed"
+
+
+def test_time_goes_to_the_innermost_part(monkeypatch: Any) -> None:
+    now = iter(range(100))
+    monkeypatch.setattr(parts.time, "perf_counter", lambda: next(now))
+    clock = parts.Clock()
+    with clock:
+        with clock.part("attention"), clock.part("linear layers"):
+            pass
+        with clock.part("selection"), clock.part("linear layers"):
+            pass
+    # Readings: enter; begin and end of every part; exit.
+    assert clock.seconds == {
+        parts.OTHER: 3, "attention": 2, "linear layers": 1, "selection": 3,
+    }  # fmt: skip
+
+
+def test_parts_are_those_of_the_layers_that_ran() -> None:
+    subject = models.deit_small(torch.device("cpu"), (0.7,), tiny=True)
+    x = torch.randn(2, 3, 64, 32)
+    dense = optimize(subject.dense, batch=2)
+    before = EngineStage.__call__
+    found = parts.shares(lambda: dense(x), 3)
+    assert found["selection"] == 0.0
+    assert min(found[name] for name in ("linear layers", "attention", "LayerNorm", "other")) > 0.0
+    assert sum(found.values()) == pytest.approx(1.0)
+    assert EngineStage.__call__ is before
+
+
+def test_training_steps_train_and_the_policy_is_another_attention(monkeypatch: Any) -> None:
+    subject = models.deit_small(torch.device("cpu"), (0.7,), tiny=True)
+    x = torch.randn(2, 3, 64, 32)
+    steps = training.steps(subject.dense, subject.pruned[0.7], x)
+    assert list(steps) == [training.DENSE, training.OURS, training.POLICY]
+    calls: list[str] = []
+    own, policy = blocks.masked_attention, training.policy_softmax
+
+    def seen(name: str, function: Any) -> Any:
+        return lambda *a, **k: calls.append(name) or function(*a, **k)
+
+    monkeypatch.setattr(blocks, "masked_attention", seen("own", own))
+    monkeypatch.setattr(training, "policy_softmax", seen("policy", policy))
+    for name, wanted in ((training.DENSE, []), (training.OURS, ["own"] * 3),
+                         (training.POLICY, ["policy"] * 3)):  # fmt: skip
+        calls.clear()
+        monkeypatch.setattr(training, "RATE", 0.1)
+        first, second = steps[name](), steps[name]()
+        assert calls == wanted * 2
+        assert second != first
+    assert all(p.grad is None for p in subject.pruned[0.7].parameters())
+
+
+def test_the_two_masked_steps_agree_where_the_policy_is_tame() -> None:
+    subject = models.deit_small(torch.device("cpu"), (0.7,), tiny=True)
+    x = torch.randn(2, 3, 64, 32)
+    steps = training.steps(subject.dense, subject.pruned[0.7], x)
+    torch.manual_seed(1)
+    ours = steps[training.OURS]()
+    torch.manual_seed(1)
+    # The epsilon of the policy softmax leaks a millionth of a row.
+    assert steps[training.POLICY]() == pytest.approx(ours, rel=1e-4)
 
 
 def rows(dtype: str, batch: int, times: dict[str, float]) -> list[dict[str, Any]]:
@@ -104,3 +153,82 @@ def test_the_table_says_what_was_measured() -> None:
     assert section.title == "batch 8, int8; best product 300 GFLOP/s"
     assert section.body[1][1:5] == ["10.00", "7.000", "4.00", "2e-08"]
     assert section.body[1][5:] == ["80", "0.500000", "25.0 100.0"]
+
+
+def test_the_best_rival_counts() -> None:
+    fast = models.engine(0.7)
+    rivals = {models.plain(0.7): 24.0, models.plain(models.FUSE): 22.0}
+    rivals |= {models.plain(models.MERGE): 30.0, models.engine(models.FUSE): 12.0}
+    rivals |= {models.engine(models.MERGE): 10.4}
+    found = rows("float32", 32, {models.DENSE: 40.0, fast: 10.0, **rivals})
+    outcomes = [
+        o for o in goals.evaluate(found, model_goals.model_goals()) if "best of" in o[0].name
+    ]
+    worst = {(o.goal.name, o.goal.dtypes): (round(o.worst, 2), o.verdict) for o in outcomes}
+    name = "keep 0.7, times the best of prune, fuse and merge without the engine"
+    assert worst[name, ("float32",)] == (2.2, "met")
+    name = "keep 0.7, times the best of fuse and merge through the engine"
+    assert worst[name, ("float32", "bfloat16")] == (1.04, "missed")
+
+
+def test_goals_of_training() -> None:
+    shape = {"op": "training", "mode": "step", "dtype": "float32", "batch": 8, "heads": 6,
+             "tokens": 128, "dim": 64, "label": "batch 8", "device_type": "cpu", "status": "way",
+             "cache": "hot"}  # fmt: skip
+    found = [
+        {**shape, "provider": name, "p50_ms": ms, "peak_bytes": peak}
+        for name, ms, peak in ((training.DENSE, 9.0, 50), (training.OURS, 10.0, 60),
+                               (training.POLICY, 14.0, 100))
+    ]  # fmt: skip
+    outcomes = {o.goal.name: o for o in goals.evaluate(found, model_goals.model_goals())}
+    expected = {
+        "masks, times the eager policy softmax": (1.4, "met"),
+        "masks, times the dense step": (0.9, "missed"),
+        "masks, peak memory over that of the eager policy softmax": (0.6, "met"),
+        "masks, peak memory over that of the dense step": (1.2, "missed"),
+    }
+    for name, (worst, verdict) in expected.items():
+        assert (outcomes[name].worst, outcomes[name].verdict) == (pytest.approx(worst), verdict)
+
+
+def test_the_rate_of_each_library_stands_in_a_table() -> None:
+    given = rows("float32", 8, {models.DENSE: 4.0, models.engine(0.7): 1.0})
+    for row in given:
+        row["products"] = {"torch 1 x 2 x 3": 150.0, "torch 4 x 5 x 6": 285.0,
+                           "packed oneDNN 1 x 2 x 3": 300.0}  # fmt: skip
+    (line,) = tables.products_of(given).body
+    assert line == ["batch 8, float32", "285", "300", "0.95"]
+
+
+def test_parts_stand_in_a_table() -> None:
+    given = rows("float32", 1, {models.DENSE: 4.0, models.engine(0.7): 1.0})
+    given[1]["shares"] = {"linear layers": 0.75, "other": 0.25}
+    section = tables.parts_of(given)
+    assert section.head == ["case", "model", "linear layers", "other"]
+    assert section.body == [["batch 1, float32", "keep 0.7, engine", "75", "25"]]
+
+
+@pytest.mark.parametrize(
+    ("provider", "method", "way"),
+    [
+        (models.DENSE, "prune", "plain"),
+        (models.COMPILED, "prune", "compiled"),
+        (models.DENSE_ENGINE, "prune", "engine"),
+        (models.DENSE_ONNX, "prune", "onnxruntime"),
+        (models.plain(0.7), "prune", "plain"),
+        (models.engine(models.FUSE), "fuse", "engine"),
+        (models.plain(models.MERGE), "merge", "plain"),
+        (models.adaptive(0.7), "adaptive", "engine"),
+    ],
+)
+def test_a_point_of_the_plot(provider: str, method: str, way: str) -> None:
+    row = {"provider": provider, "flops": 12e9, "images_per_second": 20.0, "p50_ms": 200.0}
+    assert model_page.point(row) == (method, way, pytest.approx(3.0), 20.0)
+
+
+def test_the_plot_has_a_panel_for_every_batch(tmp_path: Path) -> None:
+    times = {models.DENSE: 9.0, models.DENSE_ENGINE: 8.0, models.engine(0.7): 6.0}
+    given = rows("float32", 1, times) + rows("float32", 8, times)
+    assert model_page.plot(given, tmp_path / "deep" / "plot.png")
+    assert (tmp_path / "deep" / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert not model_page.plot(rows("int8", 8, times), tmp_path / "other.png")

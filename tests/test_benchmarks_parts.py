@@ -344,7 +344,9 @@ def test_the_report_writes_between_its_marks_only(
     summary = tmp_path / "summary.md"
     summary.write_text(f"c\n{report.GOALS_BEGIN}\n{report.GOALS_END}\nd\n", encoding="utf-8")
     words = [str(results), "--page", str(page), "--images", str(tmp_path / "docs" / "images")]
-    words += ["--summary", str(summary)]
+    whole = tmp_path / "docs" / "models.md"
+    whole.write_text(f"e\n{report.MODELS_BEGIN}\n{report.MODELS_END}\nf\n", encoding="utf-8")
+    words += ["--summary", str(summary), "--models", str(whole)]
     for _ in range(2):
         assert report.main(words) == 0
         text = page.read_text(encoding="utf-8")
@@ -358,6 +360,7 @@ def test_the_report_writes_between_its_marks_only(
     assert short.startswith(f"c\n{report.GOALS_BEGIN}\n* ")
     assert short.endswith(f"{report.GOALS_END}\nd\n")
     assert short.count("### goals") == 1
+    assert whole.read_text(encoding="utf-8").startswith(f"e\n{report.MODELS_BEGIN}\n")
     results.write_text("[]", encoding="utf-8")
     assert report.main(words) == 2
     assert "not a file of benchmark results" in capsys.readouterr().err

@@ -109,7 +109,28 @@ def test_whole_models_are_timed(run: dict[str, Any]) -> None:
         assert row["images_per_second"] * row["p50_ms"] == pytest.approx(2e3)
         assert 0.9 < (row["cosine"] or 1.0) <= 1.0001
         assert row["provider"] in run["output"]
-    assert {row["provider"] for row in rows} >= {"dense, engine", "keep 0.5, engine"}
+        if row["shares"]:
+            assert sum(row["shares"].values()) == pytest.approx(1.0)
+            assert row["shares"]["linear layers"] > 0.0
+            assert (row["shares"]["selection"] > 0.0) == (row["provider"] != "dense, engine")
+    named = {row["provider"] for row in run["rows"] if row["op"] == "model"}
+    assert named >= {"dense, engine", "keep 0.5, engine", "keep 0.7, engine, adaptive"}
+    assert named >= {"fuse 0.7, plain", "fuse 0.7, engine", "merge, plain", "merge, engine"}
+    assert named >= {"dense, onnxruntime", "keep 0.7, onnxruntime"}
+    assert sum(row["shares"] is not None for row in rows) == 6
+
+
+def test_a_training_step_is_timed(run: dict[str, Any]) -> None:
+    rows = [row for row in run["rows"] if row["op"] == "training"]
+    assert [row["provider"] for row in rows] == [
+        "dense timm",
+        "masks, ours",
+        "masks, eager policy softmax",
+    ]
+    for row in rows:
+        assert row["rate"] * row["p50_ms"] == pytest.approx(2e3)
+        assert row["ratio"] == pytest.approx(rows[0]["p50_ms"] / row["p50_ms"])
+        assert row["peak_bytes"] >= 0
 
 
 def test_every_way_of_reading_images_is_timed(run: dict[str, Any]) -> None:
@@ -131,7 +152,9 @@ def test_the_second_command_writes_tables_and_plots(run: dict[str, Any], tmp_pat
     summary = tmp_path / "summary.md"
     summary.write_text("<!-- goals:begin -->\n<!-- goals:end -->\n")
     words = [str(run["path"]), "--page", str(page), "--images", str(tmp_path / "images")]
-    words += ["--summary", str(summary)]
+    whole = tmp_path / "models.md"
+    whole.write_text("<!-- models:begin -->\n<!-- models:end -->\n")
+    words += ["--summary", str(summary), "--models", str(whole)]
     subprocess.run([sys.executable, "-m", "benchmarks.report", *words], cwd=ROOT, check=True)
     text = page.read_text(encoding="utf-8")
     assert text.startswith("before\n")
@@ -139,8 +162,13 @@ def test_the_second_command_writes_tables_and_plots(run: dict[str, Any], tmp_pat
     assert "### masked_attention, step: ours and the best peer" in text
     assert "xformers is not installed" in text
     assert "| deit_small 64x32, keep 0.5, batch 1 | dense timm |" in text
+    assert "keep 0.7, engine" not in text
+    told = whole.read_text(encoding="utf-8")
+    assert "| keep 0.7, engine, adaptive |" in told
+    assert "### parts of the time, %" in told
+    assert "| masks, eager policy softmax |" in told
     images = sorted((tmp_path / "images").glob("*.png"))
-    assert images
+    assert [image.name.partition("-")[0] for image in images].count("models") == 1
     for image in images:
-        assert f"(images/{image.name})" in text
+        assert f"(images/{image.name})" in (told if image.name.startswith("models") else text)
         assert image.read_bytes().startswith(b"\x89PNG")
