@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.records import RESULTS, origin, slug
-from benchmarks.retrieval import BATCH, Retrieval, between, rates
+from benchmarks.retrieval import BATCH, Retrieval, between, counts, rates
 from reid.engine.checkpoint import write_atomic
 from reid.evaluation import paired_bootstrap
 from reid.evaluation.slices import slices
 from reid.models.embedder import load_model
 from reid.report.known_slices import known_slices
 from sparse_vit import calibrate, flops
-from sparse_vit.engine import Engine, optimize
+from sparse_vit.engine import optimize
 
 PAGE = Path(__file__).parent.parent / "docs" / "results" / "adaptive.md"
 ALL = "all"
@@ -55,10 +55,11 @@ def compare(name: str, path: str, root: str | None, queries: int, rounds: int) -
         "fixed": optimize(backbone, batch=BATCH),
         "adaptive": optimize(backbone, batch=BATCH, adaptive=schedule),
     }
-    results = {way: found.rank(model, run)[0] for way, run in runs.items()}
-    kept = {way: _counts(run, images) for way, run in runs.items()}
+    ranked = {way: found.rank(model, run) for way, run in runs.items()}
+    results = {way: result for way, (result, _) in ranked.items()}
+    kept = {way: left for way, (_, left) in ranked.items()}
     trained = calibrate(backbone, found.batches(found.train))
-    elsewhere = _counts(optimize(backbone, batch=BATCH, adaptive=trained), images)
+    elsewhere = counts(optimize(backbone, batch=BATCH, adaptive=trained), images)
     labels = known_slices(
         found.data.root, [r.path for r in found.data.query], [r.pid for r in found.data.query]
     )["occlusion"]
@@ -73,8 +74,8 @@ def compare(name: str, path: str, root: str | None, queries: int, rounds: int) -
                 "occlusion": label,
                 "queries": int(chosen.sum()),
                 "tokens": {
-                    way: counts[: len(labels)][chosen].float().mean(dim=0).tolist()
-                    for way, counts in kept.items()
+                    way: left[: len(labels)][chosen].float().mean(dim=0).tolist()
+                    for way, left in kept.items()
                 },
                 "rank1": {"fixed": fixed.rank1, "adaptive": adaptive.rank1},
                 "mAP": {"fixed": fixed.mAP, "adaptive": adaptive.mAP},
@@ -89,23 +90,17 @@ def compare(name: str, path: str, root: str | None, queries: int, rounds: int) -
         "mean_counts": kept["adaptive"].float().mean(dim=0).tolist(),
         "spread": kept["adaptive"].float().std(dim=0).tolist(),
         "mean_counts_from_training_images": elsewhere.float().mean(dim=0).tolist(),
-        "gflops": {way: _gflops(backbone, counts) for way, counts in kept.items()},
+        "gflops": {way: _gflops(backbone, left) for way, left in kept.items()},
         "images_per_second": rates(runs, mixed, rounds),
         "schedule": json.loads(schedule.to_json()),
         "rows": rows,
     }
 
 
-def _counts(run: Engine, images: Sequence[Tensor]) -> Tensor:
-    """(N, S) patch tokens that every image keeps after each stage."""
-    masks = [run.with_kept(batch)[1] for batch in images]
-    return torch.cat([torch.stack([m.sum(dim=1) for m in kept], dim=1) for kept in masks])
-
-
-def _gflops(backbone: Any, counts: Tensor) -> float:
-    ways, times = counts.unique(dim=0, return_counts=True)
+def _gflops(backbone: Any, kept: Tensor) -> float:
+    ways, times = kept.unique(dim=0, return_counts=True)
     costs = [flops(backbone, counts=row, pooled=True) for row in ways.tolist()]
-    return float(sum(c * t for c, t in zip(costs, times.tolist(), strict=True)) / len(counts) / 1e9)
+    return float(sum(c * t for c, t in zip(costs, times.tolist(), strict=True)) / len(kept) / 1e9)
 
 
 def table(found: dict[str, Any]) -> str:
@@ -149,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("models", nargs="+", metavar="NAME=PATH")
     parser.add_argument("--root", help="folder of the data; by default that of the training")
     parser.add_argument("--queries", type=int, default=0, help="most queries to take; 0: all")
-    parser.add_argument("--rounds", type=int, default=15, help="timed rounds")
+    parser.add_argument("--rounds", type=int, default=40, help="timed rounds")
     parser.add_argument("--page", type=Path, help=f"page to put the tables into, e.g. {PAGE.name}")
     given = parser.parse_args(arguments)
     models = [text.partition("=") for text in given.models]

@@ -12,15 +12,18 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from benchmarks.plots import COLOURS, MARKERS
 from benchmarks.records import RESULTS, origin, slug
 from benchmarks.retrieval import BATCH, Retrieval, between, rates
 from reid.config import DataConfig, ModelConfig
 from reid.engine.checkpoint import write_atomic
+from reid.evaluation import paired_bootstrap
 from reid.models.backbone import create_backbone
 from reid.models.embedder import ReidModel, load_model
 from sparse_vit import KeepPredictor, constant_merging, flops, sparsify
@@ -58,9 +61,8 @@ def variants(own: Any, dense: Any, ratios: Sequence[float]) -> list[Variant]:
             found.append((MERGE, setting, sparsify(dense, stages, p, reduction="merge")))
         # r of about the same operations: the mean over blocks of the tokens is that of the stages
         r = round(2 * patches * (1 - (1 + p + p**2 + p**3) / 4) / depth)
-        every = constant_merging(patches, depth, min(r, patches // depth))
-        setting = f"r = {min(r, patches // depth)}"
-        found.append((MERGE_ALL, setting, sparsify(dense, *every, reduction="merge")))
+        every = constant_merging(patches, depth, r)
+        found.append((MERGE_ALL, f"r = {r}", sparsify(dense, *every, reduction="merge")))
     return [(method, setting, backbone.eval()) for method, setting, backbone in found]
 
 
@@ -68,10 +70,12 @@ def measure(
     model: ReidModel, dense: Any, found: Retrieval, ratios: Sequence[float], rounds: int
 ) -> list[dict[str, Any]]:
     """Evaluate and time all variants; one row each."""
-    rows, runs = [], {}
+    rows, runs, scores = [], {}, []
     for method, setting, backbone in variants(model.backbone, dense, ratios):
         run = optimize(backbone, batch=BATCH)
         result = found.rank(model, run)[0]
+        scores.append(result)
+        difference = paired_bootstrap(result, scores[0])["mAP"]
         runs[f"{method}, {setting}"] = run
         rows.append(
             {
@@ -80,6 +84,7 @@ def measure(
                 "gflops": flops(backbone, pooled=True) / 1e9,
                 "rank1": result.rank1,
                 "mAP": result.mAP,
+                "mAP_difference": asdict(difference),
             }
         )
     speed = rates(runs, found.batches(found.query[:BATCH])[0], rounds)
@@ -93,16 +98,19 @@ def measure(
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the rows in Markdown, by method and operations."""
     lines = [
-        "| method | setting | MFLOP | img/s | against dense | share of the ideal | rank-1 | mAP |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        "| method | setting | MFLOP | img/s | against dense | share of the ideal | rank-1 | mAP "
+        "| against dense |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     order = {row["method"]: n for n, row in reversed(list(enumerate(rows)))}
     for row in sorted(rows, key=lambda r: (order[r["method"]], r["gflops"])):
         ratio = row["images_per_second"] / rows[0]["images_per_second"]
+        change = row["mAP_difference"]
         lines.append(
             f"| {row['method']} | {row['setting']} | {1e3 * row['gflops']:.0f} | "
             f"{row['images_per_second']:.0f} | {ratio:.2f} | {100 * row['share_of_ideal']:.0f} % | "
-            f"{row['rank1']:.1f} | {row['mAP']:.1f} |"
+            f"{row['rank1']:.1f} | {row['mAP']:.1f} | "
+            f"{change['estimate']:+.1f} [{change['low']:+.1f}, {change['high']:+.1f}] |"
         )
     return "\n".join(lines)
 
@@ -122,8 +130,9 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         style = {"color": COLOURS[number - 1], "marker": MARKERS[number - 1], "label": method}
         for axis, key in zip(axes, ("mAP", "images_per_second"), strict=True):
             axis.plot([1e3 * r["gflops"] for r in own], [r[key] for r in own], **style)
-    costs = sorted(1e3 * row["gflops"] for row in rows)
-    ideal = [dense["images_per_second"] * 1e3 * dense["gflops"] / cost for cost in costs]
+    least = min(row["gflops"] for row in rows)
+    costs = np.linspace(1e3 * least, 1e3 * dense["gflops"])
+    ideal = dense["images_per_second"] * 1e3 * dense["gflops"] / costs
     axes[1].plot(costs, ideal, color="0.4", linestyle="--", label="ideal: as dense, per operation")
     axes[0].axhline(dense["mAP"], color="0.4", linestyle=":")
     for axis, title in zip(axes, ("mAP (%)", "images per second"), strict=True):
@@ -158,8 +167,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", help="model.safetensors; the small backbone by default")
     parser.add_argument("--root", default="data/occluded-mannequins", help="folder of the data")
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.3, 0.5, 0.7, 0.9])
-    parser.add_argument("--queries", type=int, default=320, help="most queries to take; 0: all")
-    parser.add_argument("--rounds", type=int, default=7, help="timed rounds")
+    parser.add_argument("--queries", type=int, default=320, help="most queries; 0: all")
+    parser.add_argument("--rounds", type=int, default=30, help="timed rounds")
     parser.add_argument("--page", type=Path, help="page to put table and plot into")
     given = parser.parse_args(arguments)
     model, dense, data = _model(given.checkpoint)
