@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks.goals import Outcome
+from benchmarks.parts import OTHER
 
 Row = Mapping[str, Any]
 
@@ -190,15 +191,23 @@ def models_of(rows: Iterable[Row]) -> list[Section]:
                 f"{row['ratio']:.2f}",
                 number(row["flops"] / 1e9),
                 f"{100 * row['roof_share']:.0f}",
+                f"{row['ratio'] / row['roof_share']:.2f}",
                 f"{row['cosine']:.6f}" if row["cosine"] else "-",
-                " ".join(f"{100 * share:.1f}" for share in overlap) if overlap else "-",
+                _overlap(overlap) if overlap else "-",
             ]
         )
-    head = ["model", "ms", "img/s", "ratio", "GFLOP", "roof %", "cosine", "same tokens %"]
+    head = ["model", "ms", "img/s", "ratio", "GFLOP", "roof %", "ratio at the roof"]
+    head += ["cosine", "same tokens %"]
     return [
         Section(f"{label}, {dtype}; best product {number(roof)} GFLOP/s", head, body)
         for (label, dtype, roof), body in grouped.items()
     ]
+
+
+def _overlap(shares: Sequence[float]) -> str:
+    """Return the share of every stage; of many, the least."""
+    percent = [f"{100 * share:.1f}" for share in shares]
+    return " ".join(percent) if len(percent) <= 4 else f"{100 * min(shares):.1f} or more"
 
 
 def products_of(rows: Iterable[Row]) -> Section:
@@ -221,7 +230,11 @@ def products_of(rows: Iterable[Row]) -> Section:
 def parts_of(rows: Iterable[Row]) -> Section:
     """Return where the time of engines goes, in percent."""
     found = [row for row in rows if row["status"] == "model" and row.get("shares")]
-    names = list(dict.fromkeys(name for row in found for name in row["shares"]))
+    totals: dict[str, float] = defaultdict(float)
+    for row in found:
+        for name, share in row["shares"].items():
+            totals[name] += share
+    names = sorted(totals, key=lambda name: (name == OTHER, -totals[name]))
     body = [
         [
             f"{row['label']}, {row['dtype']}",
@@ -285,6 +298,9 @@ def origin_line(origin: Mapping[str, Any]) -> str:
     versions = origin["versions"]
     gpu = origin.get("gpu")
     extra = f", CUDA {gpu['cuda']}, cuDNN {gpu['cudnn']}" if gpu else ""
+    load = origin.get("load_average")
+    if load is not None and load > origin["threads"] + 0.5:
+        extra += f", other programs running (load {load:.1f})"
     return (
         f"{origin['device']}, {origin['threads']} threads, torch {versions['torch']}, "
         f"triton {versions['triton']}, timm {versions['timm']}{extra}, {origin['date'][:10]}, "

@@ -152,7 +152,7 @@ def test_the_table_says_what_was_measured() -> None:
     (section,) = tables.models_of(rows("int8", 8, {models.DENSE: 40.0, models.engine(0.7): 10.0}))
     assert section.title == "batch 8, int8; best product 300 GFLOP/s"
     assert section.body[1][1:5] == ["10.00", "7.000", "4.00", "2e-08"]
-    assert section.body[1][5:] == ["80", "0.500000", "25.0 100.0"]
+    assert section.body[1][5:] == ["80", "5.00", "0.500000", "25.0 100.0"]
 
 
 def test_the_best_rival_counts() -> None:
@@ -202,10 +202,19 @@ def test_the_rate_of_each_library_stands_in_a_table() -> None:
 
 def test_parts_stand_in_a_table() -> None:
     given = rows("float32", 1, {models.DENSE: 4.0, models.engine(0.7): 1.0})
-    given[1]["shares"] = {"linear layers": 0.75, "other": 0.25}
+    given[1]["shares"] = {"other": 0.15, "attention": 0.1, "linear layers": 0.75}
     section = tables.parts_of(given)
-    assert section.head == ["case", "model", "linear layers", "other"]
-    assert section.body == [["batch 1, float32", "keep 0.7, engine", "75", "25"]]
+    assert section.head == ["case", "model", "linear layers", "attention", "other"]
+    assert section.body == [["batch 1, float32", "keep 0.7, engine", "75", "10", "15"]]
+
+
+@pytest.mark.parametrize(("load", "told"), [(2.4, False), (2.6, True), (None, False)])
+def test_a_busy_machine_is_told(load: float | None, told: bool) -> None:
+    origin = {
+        "device": "a machine", "threads": 2, "date": "2030-01-01", "git_revision": "0" * 40,
+        "versions": {"torch": "3", "triton": "4", "timm": "2"}, "load_average": load,
+    }  # fmt: skip
+    assert ("other programs running (load 2.6)" in tables.origin_line(origin)) == told
 
 
 @pytest.mark.parametrize(
