@@ -1,6 +1,7 @@
 """What the modules that define verbs share."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from reid.errors import UserError
@@ -33,3 +34,13 @@ def root_of(name: str, root: str | None) -> str:
     if name in GENERATED:
         return f"data/{name}"
     raise UserError(f"--root is missing: give the folder of {name}")
+
+
+def refuse_folder(option: str, path: Path | None) -> None:
+    """Refuse a folder where a file is to be written, before the work that fills it.
+
+    Raises:
+        UserError: There is a folder of this name.
+    """
+    if path is not None and path.is_dir():
+        raise UserError(f"{option} {path} is a folder; name a file, such as {path / 'out'}")

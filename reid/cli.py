@@ -10,6 +10,7 @@ from typing import Any
 from reid._deploy_verbs import add_deploy_verbs
 from reid._evaluate_options import (
     add_evaluate_options,
+    check_outputs,
     evaluate_files,
     print_more,
     refuse_ranking_options,
@@ -248,6 +249,7 @@ def _run_evaluate(arguments: argparse.Namespace) -> None:
     from reid.engine.distributed import is_main
     from reid.models.embedder import load_model
 
+    check_outputs(arguments)
     more: dict[str, Any] = {}
     if arguments.features:
         result, more = evaluate_files(arguments)

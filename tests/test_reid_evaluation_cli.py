@@ -172,7 +172,15 @@ def test_bad_input_gets_one_clear_line(run, arrays, query, gallery, message):
             ["--protocol", "train+val"],
             "all or single-gallery-shot with --features, got 'train+val'",
         ),
-        (["--bootstrap", 0], "at least one sample, got n=0"),
+        (["--bootstrap", 0], "--bootstrap must be at least 1, got 0"),
+        (["--json", "."], "--json . is a folder; name a file"),
+        (["--per-query", "."], "--per-query . is a folder; name a file"),
+        (["--tpr-at", 0.1, 1.5], "--tpr-at takes rates above 0 and at most 1"),
+        (["--rerank", "nan"], "K1 K2 LAMBDA, such as 20 6 0.3, got nan"),
+        (["--rerank", "20", "inf"], "got 20.0 inf"),
+        (["--data", "market1501"], "--data goes with --checkpoint"),
+        (["--root", "x"], "--root goes with --checkpoint"),
+        (["--skip-bad"], "--skip-bad goes with --checkpoint"),
         (["--tpr-at", 1e-7], "ask for a higher rate"),
         (["--metric", "hamming"], "use metric='cosine'"),
     ],
@@ -182,6 +190,32 @@ def test_bad_options_get_one_clear_line(run, options, message):
     assert code == 2
     assert message in printed.err
     assert len(printed.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("options", [["--bootstrap", 0], ["--json", "."], ["--rerank", "nan"]])
+def test_options_are_refused_before_anything_is_read(options, capsys, monkeypatch):
+    monkeypatch.setattr(Features, "load", lambda path: pytest.fail("read too soon"))
+    assert main(["evaluate", "--features", "q", "g", *map(str, options)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_rates_name_their_pairs_and_a_threshold_that_takes_all(run):
+    code, printed = run("--protocol", "single-gallery-shot", "--tpr-at", 0.01, 1)
+    first, last = [line for line in printed.out.splitlines() if " TPR " in f" {line} "]
+    assert code == 0
+    assert "over all pairs of the whole gallery, distance below 0." in first
+    assert last.endswith("TPR  100.00 at FPR 1.00e+00 over all pairs of the whole gallery, any "
+                         "distance")  # fmt: skip
+
+
+@pytest.mark.parametrize("label", ["pids", "camids"])
+def test_ids_beyond_signed_numbers_are_refused(run, arrays, label):
+    ids = arrays[0][label].astype(np.uint64)
+    assert run(query={label: ids})[0] == 0
+    ids[3] = 2**64 - 1
+    code, printed = run(query={label: ids})
+    assert code == 2
+    assert f"query.npz: {label} hold 18446744073709551615" in printed.err
 
 
 def test_ranking_options_belong_to_features(capsys, tmp_path):

@@ -17,7 +17,7 @@ METRICS = ("cosine", "euclidean", "hamming", "visible")
 BLOCK = 1 << 22
 """Most distances that are held at a time where the C++ operator does not serve."""
 
-__all__ = ["METRICS", "Gallery", "Metric", "Places", "check", "gallery_of", "rows_of"]
+__all__ = ["METRICS", "Gallery", "Metric", "Places", "check", "fitting", "gallery_of", "rows_of"]
 
 
 def check(query: Features, gallery: Features, metric: str) -> None:
@@ -39,10 +39,9 @@ def check(query: Features, gallery: Features, metric: str) -> None:
         kind = _kind(features)
         wanted = {"hamming": "codes", "visible": "parts"}.get(metric, "vectors")
         if kind != wanted:
-            fitting = {"codes": "hamming", "parts": "visible", "vectors": "cosine"}[kind]
             raise UserError(
                 f"metric={metric!r} compares {_DESCRIPTIONS[wanted]}, and the {which} features are "
-                f"{_DESCRIPTIONS[kind]}; use metric={fitting!r}"
+                f"{_DESCRIPTIONS[kind]}; use metric={_FITTING[kind]!r}"
             )
         if metric == "cosine":
             zero = (features.features == 0.0).all(dim=1).nonzero()
@@ -53,11 +52,17 @@ def check(query: Features, gallery: Features, metric: str) -> None:
                 )
 
 
+_FITTING: dict[str, Metric] = {"codes": "hamming", "parts": "visible", "vectors": "cosine"}
 _DESCRIPTIONS = {
     "codes": "packed binary codes, (N, words) uint64",
     "parts": "part features (N, parts, dimensions) with a visibility (N, parts)",
     "vectors": "one vector per image, (N, dimensions) float32",
 }
+
+
+def fitting(features: Features) -> Metric:
+    """The metric of features for which none is named."""
+    return _FITTING[_kind(features)]
 
 
 def _kind(features: Features) -> str:

@@ -222,4 +222,9 @@ def _integers(label: str, values: ArrayLike) -> NDArray[np.int64]:
             f"{label} must be a list of whole numbers, got shape {array.shape} and type "
             f"{array.dtype}"
         )
+    if array.dtype == np.uint64 and array.size and int(array.max()) >= 2**63:
+        raise UserError(
+            f"{label} hold {array.max()}, which is larger than a signed 64-bit number; a -1 that "
+            "was stored as uint64 reads so: store them as int64"
+        )
     return array.astype(np.int64)
