@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from reid._evaluate_options import add_ranking_options
 from reid._verbs import add_verb, root_of
 from reid.errors import UserError
 
@@ -42,14 +43,12 @@ def add_report_verb(verbs: Any) -> None:
     parser.add_argument(
         "--slices", type=Path, metavar="FILE", help="CSV: headings, then one line per query"
     )
-    parser.add_argument("--metric", choices=("cosine", "euclidean"), default="cosine")
-    parser.add_argument("--ties", choices=("stable", "optimistic", "pessimistic"), default="stable")
+    add_ranking_options(parser)
     parser.add_argument(
         "--distractor-pid",
         type=_pid,
-        default=0,
         metavar="PID",
-        help="identity that marks distractors, or none; default 0",
+        help="identity that marks distractors, or none; default: as --data has it, else none",
     )
     parser.add_argument(
         "--fpr",
@@ -59,7 +58,11 @@ def add_report_verb(verbs: Any) -> None:
         help="wrong matches that the threshold may accept; default 0.001",
     )
     parser.add_argument(
-        "--examples", type=int, default=12, metavar="N", help="ranked lists of each kind"
+        "--examples",
+        type=int,
+        default=12,
+        metavar="N",
+        help="ranked lists of each kind, 0 for none; default 12",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
 
@@ -73,6 +76,11 @@ def _run_report(arguments: argparse.Namespace) -> None:
 
     if arguments.data is None and arguments.root is not None:
         raise UserError("--root belongs to --data; give the images of other features as --images")
+    if arguments.data is not None and arguments.distractor_pid is not None:
+        raise UserError(
+            f"--distractor-pid {arguments.distractor_pid} goes without --data: {arguments.data} "
+            "says itself which identity marks distractors; leave it out"
+        )
     root = None if arguments.data is None else root_of(arguments.data, arguments.root)
     query, gallery = arguments.features
     path = report_files(

@@ -549,3 +549,46 @@ def test_same_evaluation_gives_the_same_page(made, tmp_path):
         origin=Origin("Title <b>", "the & set", "reid report", {"model": "x <y>"}),
     )  # fmt: skip
     assert again.read_bytes() == path.read_bytes()
+
+
+@pytest.fixture
+def report_of(tmp_path, monkeypatch):
+    """`reid report` of two files; returns its status and what the page would be about."""
+    seen = []
+    monkeypatch.setattr(
+        "reid.report.from_files.evaluation_report",
+        lambda query, gallery, result, out, **more: seen.append((result, more)),
+    )
+
+    def call(sets, *options):
+        files = [str(tmp_path / f"{name}.npz") for name in "qg"]
+        for file, held in zip(files, sets, strict=True):
+            np.savez(file, **held)
+        code = main(["report", "--features", *files, "--out", str(tmp_path), *options])
+        return code, seen[-1] if seen else None
+
+    return call
+
+
+def test_people_counted_from_zero_are_no_distractors(report_of, capsys):
+    held = {"features": np.eye(4, dtype=np.float32), "pids": np.arange(4)}
+    sets = [{**held, "camids": np.full(4, camera)} for camera in (0, 1)]
+    code, (result, more) = report_of(sets)
+    assert (code, result.queries, more["distractor_pid"]) == (0, 4, None)
+    assert report_of(sets, "--distractor-pid", "0")[0] == 2
+    assert "give --distractor-pid none" in capsys.readouterr().err
+    assert report_of(sets, "--distractor-pid", "0", "--data", "mannequins")[0] == 2
+    assert "--distractor-pid 0 goes without --data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["hamming", "visible"])
+def test_verb_takes_what_evaluate_takes(kind, report_of):
+    generator = np.random.default_rng(0)
+    sets = [{"pids": np.arange(4), "camids": np.full(4, camera)} for camera in (0, 1)]
+    for held in sets:
+        held["features"] = generator.integers(0, 4, (4, 1)).astype(np.uint64)
+        if kind == "visible":
+            held["features"] = generator.normal(size=(4, 2, 3)).astype(np.float32)
+            held["visibility"] = np.ones((4, 2), np.float32)
+    code, (result, _) = report_of(sets, "--ties", "expected")
+    assert (code, result.metric, result.ties) == (0, kind, "expected")

@@ -271,6 +271,7 @@ def check_queries(query: Features, distractor_pid: int | None) -> None:
         remedy = (
             "remove it from the query set"
             if pid == JUNK_PID
-            else "remove it from the query set, or pass distractor_pid=None if it is a person"
+            else "remove it from the query set, or, if it is a person, give --distractor-pid none "
+            "(distractor_pid=None)"
         )
         raise UserError(f"query {row} has pid {pid}, which is {what}; {remedy}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from reid.errors import UserError
-from reid.evaluation.distances import Metric
+from reid.evaluation.distances import Metric, fitting
 from reid.evaluation.features import Features
 from reid.evaluation.ranking import evaluate
 from reid.evaluation.ties import Ties
@@ -27,9 +27,9 @@ def report_files(
     images: str | os.PathLike[str] | None = None,
     attributes: str | os.PathLike[str] | None = None,
     slices: str | os.PathLike[str] | None = None,
-    metric: Metric = "cosine",
+    metric: Metric | None = None,
     ties: Ties = "stable",
-    distractor_pid: int | None = 0,
+    distractor_pid: int | None = None,
     fpr: float = 1e-3,
     examples: int = 12,
     command: str = "",
@@ -46,9 +46,10 @@ def report_files(
         images: Folder or archive with the images, looked up by the names in the files.
         attributes: Attribute file of Market-1501 or DukeMTMC-reID.
         slices: CSV file with a line per query after the headings; each column is a group.
-        metric: As in `evaluate`.
+        metric: As in `evaluate`; None takes hamming for codes, visible where a visibility is given,
+            else cosine.
         ties: As in `evaluate`.
-        distractor_pid: As in `evaluate`; a data set overrules it.
+        distractor_pid: As in `evaluate`, but None by default; a data set overrules it.
         fpr: Share of wrong pairs that the threshold may accept, in fractions of 1.
         examples: Queries in each choice of ranked lists.
         command: Printed on the page.
@@ -88,8 +89,9 @@ def report_files(
         groups.update(attribute_slices(read_attributes(attributes)["test"], query.pids.tolist()))
     if slices is not None:
         groups.update(read_slices(slices))
+    chosen: Metric = metric or fitting(query)
     result = evaluate(
-        query, gallery, metric=metric, ties=ties, distractor_pid=distractor_pid, keep_top=_KEPT
+        query, gallery, metric=chosen, ties=ties, distractor_pid=distractor_pid, keep_top=_KEPT
     )
     files = {"query features": str(query_file), "gallery features": str(gallery_file)}
     return evaluation_report(
