@@ -88,6 +88,21 @@ def test_calibrated_counts_meet_the_budget_and_equal_every_image_alone(
 
 
 @torch.no_grad()
+def test_bounds_that_act_belong_to_the_schedule_and_to_what_later_stages_get() -> None:
+    model, x = sparse(build()), images(7)
+    schedule = calibrate(model, [x], 0.7, min_keep=(11, 7, 5), max_keep=(13, 9, 7))
+    free = calibrate(model, [x], 0.7)
+    unbounded, bounded = (
+        counts_of(optimize(model, adaptive=s).with_kept(x)[1]) for s in (free, schedule)
+    )
+    for s, (low, high) in enumerate(((11, 13), (7, 9), (5, 7))):
+        assert unbounded[:, s].min() < low
+        assert unbounded[:, s].max() > high
+        assert (bounded[:, s].min(), bounded[:, s].max()) == (low, high)
+    assert bounded.sum(dim=0).tolist() == [7 * count for count in model.keep_counts]
+
+
+@torch.no_grad()
 def test_a_batch_equals_its_images_one_by_one() -> None:
     model, x = sparse(build()), images(6)
     run = optimize(model, adaptive=calibrate(model, [x], (0.5, 0.5, 0.2)))
@@ -97,6 +112,33 @@ def test_a_batch_equals_its_images_one_by_one() -> None:
         alone, mask = run.with_kept(x[i : i + 1])
         torch.testing.assert_close(alone[0], output[i], rtol=1e-4, atol=1e-5)
         assert all(torch.equal(a[0], b[i]) for a, b in zip(mask, kept, strict=True))
+
+
+def test_bounds_do_not_grow_from_stage_to_stage() -> None:
+    found = calibrate(sparse(build()), [images(4)], 0.7, min_keep=(5, 9, 2), max_keep=(13, 18, 9))
+    assert (found.min_keep, found.max_keep) == ((5, 5, 2), (13, 13, 9))
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:bfloat16 is slower")
+def test_thresholds_for_bfloat16_meet_the_budget_in_bfloat16() -> None:
+    model, x = sparse(build()), images(40)
+    schedule = calibrate(model, [x], 0.7, dtype=torch.bfloat16)
+    assert schedule.thresholds != calibrate(model, [x], 0.7).thresholds
+    counts = counts_of(optimize(model, torch.bfloat16, adaptive=schedule).with_kept(x)[1])
+    # Parts of a batch round otherwise than the whole of it: of 40 images a few tokens may change.
+    assert (counts.double().mean(dim=0) / 18).tolist() == pytest.approx(
+        schedule.mean_keep, abs=0.01
+    )
+
+
+def test_equal_scores_stay_together_and_the_schedule_says_what_it_met() -> None:
+    class Alike(TokenSelector):
+        def score(self, stage: StageInput) -> Tensor:
+            return torch.zeros(stage.tokens.shape[:2])
+
+    model, x = sparse(build(), selector=Alike()), images(3)
+    assert calibrate(model, [x], 0.7).mean_keep == (1.0, 1.0, 1.0)
 
 
 @torch.no_grad()
