@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import struct
 import zipfile
 import zlib
@@ -10,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from reid_layouts import LAYOUTS, write
 
 from reid.cli import main
+from reid.data import load
 from reid.data.check import DAMAGE, NOTE, WARNING, check, readable
 from reid.data.check.rules import _index_like, camera_ids, counts
 from reid.data.check.subject import Numbers, Subject
@@ -143,10 +146,72 @@ def test_counts_are_held_against_the_published(tmp_path: Path) -> None:
     examples = report.find("counts").examples
     assert "train: 3 images, expected 12,936" in examples
     assert "gallery: 1 junk, expected 3,819" in examples
-    assert check("market1501", tmp_path, skip_bad=True).ok
+    assert not check("market1501", tmp_path, skip_bad=True).ok
     table = str(report)
     assert "12,936" in table.splitlines()[4]
     assert table.splitlines()[-1].startswith("1 kind of damage")
+
+
+def expecting(train: int, ids: int = 2, junk: int | None = 0, **more) -> Subject:
+    """Three images of two people, of which `train` are expected."""
+    lists = {"train": [Record(n, p, 0) for n, p in zip("abc", (1, 1, 2), strict=True)]}
+    expected = {"train": Numbers(train, ids, 1, junk, None)}
+    lists |= {"query": [], "gallery": []}
+    return Subject("x", "x", "x", lists, expected=expected, expected_by="X", **more)
+
+
+@pytest.mark.parametrize(
+    ("subject", "severity"),
+    [
+        (expecting(5, left_out={"train": 2}), WARNING),
+        (expecting(4, junk=1, left_out={"train": 2}), WARNING),
+        (expecting(5, left_out={"train": 1}), DAMAGE),
+        (expecting(5, left_out={"train": 3}), DAMAGE),
+        (expecting(5, left_out={"query": 2}), DAMAGE),
+        (expecting(5), DAMAGE),
+        (expecting(3, ids=3), DAMAGE),
+        (expecting(5, ids=1, left_out={"train": 2}), DAMAGE),
+        (expecting(4, left_out={"train": 0}).without({"b"}), DAMAGE),
+        (expecting(3).without({"b"}), WARNING),
+        (expecting(4, left_out={"train": 1}).without({"c"}), WARNING),
+    ],
+)
+def test_only_what_was_left_out_excuses_a_short_split(subject: Subject, severity: str) -> None:
+    (finding,) = counts(subject, skip_bad=True)
+    assert finding.severity == severity
+    assert ("without what was left out" in finding.text) == (severity == WARNING)
+    (finding,) = counts(subject)
+    assert finding.severity == DAMAGE
+
+
+def test_a_generated_set_that_lacks_more_than_was_left_out(tiny_data: str, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(tiny_data, tmp_path / "set"))
+    first, second, *_ = sorted((root / "bounding_box_train").glob("*.jpg"))
+    first.write_bytes(b"text")
+    assert check("occluded-mannequins", root, skip_bad=True).ok
+    second.unlink()
+    report = check("occluded-mannequins", root, skip_bad=True)
+    assert kinds(report) >= {(DAMAGE, "counts"), (WARNING, "unreadable")}
+
+
+def test_a_generated_set_keeps_its_name(tiny_data: str) -> None:
+    for name in ("mannequins", "partial-mannequins"):
+        with pytest.raises(UserError, match=f"ask for occluded-mannequins instead of {name}"):
+            check(name, tiny_data)
+        with pytest.raises(UserError, match=r"says its mannequins\.json"):
+            load(name, tiny_data)
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_files_of_another_set_are_said_to_be(tmp_path: Path, skip_bad: bool) -> None:
+    root = build(tmp_path)
+    message = r"no file of DukeMTMC-reID: none of the 11 names, .*; ask for market1501$"
+    with pytest.raises(UserError, match=message):
+        check("dukemtmc-reid", root, skip_bad=skip_bad)
+    with pytest.raises(UserError, match=message):
+        load("dukemtmc-reid", root, skip_bad=skip_bad)
+    (root / "query" / "0003_c1_f0000001.jpg").write_bytes(picture(99))
+    assert (DAMAGE, "misfit") in kinds(check("dukemtmc-reid", root))
 
 
 def test_numbers_that_nobody_verified_are_a_warning() -> None:
@@ -288,6 +353,22 @@ def test_pids_that_restart_do_not_overlap(tmp_path: Path) -> None:
         file.write("0001/gone.jpg 1\n")
     report = check("msmt17", tmp_path, protocol="train")
     assert "gone.jpg" in report.find("misfit").examples[0]
+
+
+def test_a_list_that_contradicts_the_names_is_damage(tmp_path: Path) -> None:
+    written = LAYOUTS["msmt V2"]
+    files = written.files()
+    for wrong in (False, True):
+        list_query = f"{written.below}/list_query.txt"
+        if wrong:
+            first, _, rest = files[list_query].decode().partition(" 0\n")
+            files[list_query] = f"{first} 7\n{rest}".encode()
+        root = write(tmp_path / str(wrong), files)
+        report = check("msmt17", root, decode=False)
+        found = report.find("misfit")
+        assert (found is not None) is wrong
+    assert "list_query.txt, line 1 gives" in found.examples[0]
+    assert "the identity 7, but its name says 0" in found.examples[0]
 
 
 def test_queries_without_a_match(tmp_path: Path) -> None:

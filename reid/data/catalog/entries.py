@@ -4,6 +4,8 @@ from reid.data.catalog import cameraless, cameras, msmt
 from reid.data.catalog.spec import Entry, Protocol
 from reid.errors import UserError
 
+# Describes a generated set, in its folder.
+MANIFEST = "mannequins.json"
 ENTRIES: dict[str, Entry] = {
     entry.name: entry for entry in (*cameras.ENTRIES, *msmt.ENTRIES, *cameraless.ENTRIES)
 }

@@ -28,7 +28,7 @@ class Bad:
     Attributes:
         path: As `Record.path`; of the list for a line.
         reason: 'name' (fits no pattern), 'folder' (another identity than its folder), 'double' (the
-            same image twice) or 'list' (a line that names no image).
+            same image twice) or 'list' (a line that names no image, or one of another identity).
         message: One line that names it and the remedy.
     """
 
@@ -184,6 +184,13 @@ def _read_list(
                 f"{naming.example}"
             )
             bad.append(Bad(path, "name", text))
+            continue
+        if naming.holds_pid and parsed[0] != line.pid:
+            text = (
+                f"{where} gives {tree.source.path(name)} the identity {line.pid}, but its name "
+                f"says {parsed[0]}; take the list that belongs to these images"
+            )
+            bad.append(Bad(shown, "list", text))
             continue
         first = seen.setdefault(name, line.place)
         if first != line.place:

@@ -60,7 +60,7 @@ def _complete(tree: Tree, spec: Entry, protocol: str, top: str) -> Place | None:
             base = tree.find_folder(top, folder)
             if base is None or _names_another(tree, spec, layout, base):
                 continue
-            if not _lacks(tree, layout, protocol, base):
+            if not lacks(tree, layout, protocol, base):
                 places[number, base] = Place(tree, layout, base)
     found = [p for p in places.values() if not p.layout.derived] or list(places.values())
     if len(found) > 1:
@@ -83,7 +83,7 @@ def _names_another(tree: Tree, spec: Entry, layout: Layout, base: str) -> bool:
     return bool(layout.protocols and named) and named[-1] not in layout.protocols
 
 
-def _lacks(tree: Tree, layout: Layout, protocol: str, base: str) -> list[str]:
+def lacks(tree: Tree, layout: Layout, protocol: str, base: str) -> list[str]:
     """Folders and lists that a layout needs and that are not below `base`."""
     return [
         need
@@ -104,10 +104,10 @@ def _nearest(
             base = tree.find_folder(top, folder)
             if base is None or _names_another(tree, spec, layout, base):
                 continue
-            lacks = _lacks(tree, layout, protocol, base)
-            score = len(layout.needs(protocol)) - len(lacks)
+            missing = lacks(tree, layout, protocol, base)
+            score = len(layout.needs(protocol)) - len(missing)
             if score > best[0]:
-                best = (score, base, layout, lacks)
+                best = (score, base, layout, missing)
     return best
 
 
@@ -116,20 +116,20 @@ def _missing(tree: Tree, spec: Entry, protocol: str, archives: list[str]) -> Use
         for file in case.files:
             if tree.find_file("", file) is not None:
                 return UserError(f"{tree.source.root} {case.message}")
-    score, base, layout, lacks = _nearest(tree, spec, protocol, "")
+    score, base, layout, missing = _nearest(tree, spec, protocol, "")
     shown = tree.shown(base)
     other = _other_protocol(tree, spec, protocol)
     if other:
         return UserError(
             f"{other} does not serve the protocol {protocol!r} of {spec.name}, for which {shown} "
-            f"lacks {', '.join(lacks)}"
+            f"lacks {', '.join(missing)}"
         )
-    if score and all(not need.endswith("/") for need in lacks):
+    if score and all(not need.endswith("/") for need in missing):
         return UserError(
-            f"{shown} lacks {', '.join(lacks)}: without the lists nobody knows which image is a "
+            f"{shown} lacks {', '.join(missing)}: without the lists nobody knows which image is a "
             f"query; they come with {spec.title}, often as files of their own: put them there"
         )
-    kind, name = ("folder", lacks[0][:-1]) if lacks[0].endswith("/") else ("file", lacks[0])
+    kind, name = ("folder", missing[0][:-1]) if missing[0].endswith("/") else ("file", missing[0])
     several = f"; unpack one of {', '.join(archives)}" if len(archives) > 1 and not score else ""
     return UserError(
         f"{shown} has no {kind} {name!r}; {spec.name} needs {', '.join(layout.needs(protocol))} "

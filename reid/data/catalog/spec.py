@@ -15,12 +15,17 @@ class Naming:
 
     Attributes:
         example: A name that fits.
-        patterns: Anchored expressions, tried in order, with the group `pid` and, where the names
-            hold one, `camera` (counted from 1).
+        patterns: Anchored expressions, tried in order, with the group `pid`, unless a list says who
+            it is and names hold another number, and, where the names hold one, `camera` (from 1).
     """
 
     example: str
     patterns: tuple[re.Pattern[str], ...]
+
+    @property
+    def holds_pid(self) -> bool:
+        """Whether every name says who was seen."""
+        return all("pid" in pattern.groupindex for pattern in self.patterns)
 
     def parse(self, name: str) -> tuple[int, int | None] | None:
         """pid and camid (from 0; None where names hold no camera), or None for another name."""
@@ -162,6 +167,7 @@ class Entry:
         camera_rule: 'cross-camera', or 'synthetic': queries 0 and gallery 1.
         pids_restart: Whether training and test count their identities each from the start.
         withdrawn: Whether its authors have withdrawn it.
+        generated: Whether `reid data generate` draws it.
         incomplete: Downloads that cannot be read, with the remedy.
     """
 
@@ -177,6 +183,7 @@ class Entry:
     camera_rule: str = "cross-camera"
     pids_restart: bool = False
     withdrawn: bool = False
+    generated: bool = False
     incomplete: tuple[Incomplete, ...] = ()
 
     @property

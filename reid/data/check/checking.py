@@ -116,8 +116,8 @@ def check(
         root: Folder or archive.
         protocol: Named protocol of the data set; None takes its default.
         decode: Decode every image; otherwise only empty and missing files are found.
-        skip_bad: Count without what training leaves out on request; it becomes a warning, as do
-            counts that differ.
+        skip_bad: Count without what training leaves out on request; it becomes a warning, as does
+            the count of a split that lacks no more and no less than was left out of it.
         workers: Threads; None takes one for each core.
 
     Returns:

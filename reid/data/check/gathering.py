@@ -4,14 +4,13 @@ import json
 import os
 
 from reid.data import GENERATED
+from reid.data.catalog.entries import MANIFEST
 from reid.data.catalog.files import is_image
 from reid.data.catalog.locate import LayoutFound, locate
 from reid.data.catalog.tree import Tree, join
 from reid.data.check.subject import SPLITS, Numbers, Subject
 from reid.data.imported.manifest import IMPORTED, read_imported
 from reid.errors import UserError
-
-_MANNEQUINS = "mannequins.json"
 
 
 def gather(name: str, root: str | os.PathLike[str], protocol: str | None = None) -> Subject:
@@ -39,6 +38,7 @@ def gather(name: str, root: str | os.PathLike[str], protocol: str | None = None)
         root=found.root,
         lists={split: found.splits[split] for split in SPLITS},
         misfits=[bad.message for split in SPLITS for bad in found.bad[split]],
+        left_out={split: len(found.bad[split]) for split in SPLITS},
         others=_others(found),
         expected=expected,
         expected_by=by,
@@ -62,7 +62,7 @@ def _imported(root: str | os.PathLike[str]) -> Subject:
 
 def _expected(found: LayoutFound) -> tuple[dict[str, Numbers], str]:
     if found.entry.name in GENERATED:
-        return _manifest_counts(found), f"its {_MANNEQUINS}"
+        return _manifest_counts(found), f"its {MANIFEST}"
     numbers = {
         split: Numbers(count.images, count.ids, count.cams, count.junk, None, not count.unverified)
         for split, count in found.protocol.counts.items()
@@ -71,7 +71,7 @@ def _expected(found: LayoutFound) -> tuple[dict[str, Numbers], str]:
 
 
 def _manifest_counts(found: LayoutFound) -> dict[str, Numbers]:
-    path = join(found.base, _MANNEQUINS)
+    path = join(found.base, MANIFEST)
     try:
         counts = json.loads(found.source.read(path))["counts"]
         junk, distractors = counts["junk"], counts["distractors"]

@@ -12,6 +12,7 @@ CROSS_CAMERA = "cross-camera"
 # Share of the identities that must look like it before cameras are taken for image indices.
 _INDEX_LIKE = 0.95
 _INDEX_IMAGES = 3
+_COUNTED = ("images", "identities", "cameras", "junk", "distractors")
 
 
 def unreadable(
@@ -44,31 +45,44 @@ def _bad(kind: str, what: str, lines: list[str], skip_bad: bool) -> Finding:
 
 
 def counts(subject: Subject, skip_bad: bool = False) -> Iterator[Finding]:
-    """Splits that are not as large as expected."""
-    for verified in (True, False):
-        differ = []
-        for split, expected in subject.expected.items():
-            found = subject.count(split)
-            pairs = [
-                (name, getattr(found, name), getattr(expected, name))
-                for name in ("images", "identities", "cameras", "junk", "distractors")
-            ]
-            if expected.verified is verified:
-                differ += [
-                    f"{split}: {have:,} {name}, expected {want:,}"
-                    for name, have, want in pairs
-                    if want is not None and have != want
-                ]
-        if differ:
-            text = (
-                f"the counts are not those of {subject.expected_by}: the copy is incomplete or "
-                "another version, and its scores cannot be compared"
-                if verified
-                else f"the counts are not those stated for {subject.expected_by}, which nobody has "
-                "verified"
-            )
-            damage = verified and not skip_bad
-            yield Finding(DAMAGE if damage else WARNING, "counts", text, differ)
+    """Splits that are not as large as expected.
+
+    Damage, unless nobody verified what is expected, or a split lacks just as many images as were
+    left out of it.
+    """
+    differ: dict[str, list[str]] = {"damage": [], "left out": [], "unverified": []}
+    for split, expected in subject.expected.items():
+        found = subject.count(split)
+        lines = [
+            f"{split}: {have:,} {name}, expected {want:,}"
+            for name in _COUNTED
+            if (want := getattr(expected, name)) is not None
+            and (have := getattr(found, name)) != want
+        ]
+        explained = skip_bad and _lacks_what_was_left_out(subject, split)
+        how = "unverified" if not expected.verified else "left out" if explained else "damage"
+        differ[how] += lines
+    by = subject.expected_by
+    texts = {
+        "damage": f"the counts are not those of {by}: the copy is incomplete or another version, "
+        "and its scores cannot be compared",
+        "left out": f"the counts are those of {by} without what was left out: scores cannot be "
+        "compared",
+        "unverified": f"the counts are not those stated for {by}, which nobody has verified",
+    }
+    for how, lines in differ.items():
+        if lines:
+            yield Finding(DAMAGE if how == "damage" else WARNING, "counts", texts[how], lines)
+
+
+def _lacks_what_was_left_out(subject: Subject, split: str) -> bool:
+    found, expected = subject.count(split), subject.expected[split]
+    pairs = [(getattr(found, name), getattr(expected, name)) for name in _COUNTED]
+    # junk and images together: the name of a file that was left out may not tell which it is
+    lacking = expected.images + (expected.junk or 0) - found.images - (found.junk or 0)
+    return 0 < lacking == subject.left_out.get(split, 0) and not any(
+        want is not None and have > want for have, want in pairs
+    )
 
 
 def duplicates(subject: Subject, seen: Mapping[str, FileSeen]) -> Iterator[Finding]:

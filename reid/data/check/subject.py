@@ -40,6 +40,7 @@ class Subject:
         root: Folder or archive.
         lists: All records by split, junk included.
         misfits: A line for each file or list line that cannot be taken.
+        left_out: How many files and list lines are missing from each list.
         others: Files among the images that are none.
         expected: Published counts by split, where there are any.
         expected_by: Who expects them, in words.
@@ -53,6 +54,7 @@ class Subject:
     root: str
     lists: dict[str, list[Record]]
     misfits: list[str] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
     expected: dict[str, Numbers] = field(default_factory=dict)
     expected_by: str = ""
@@ -89,7 +91,11 @@ class Subject:
             split: [record for record in records if record.path not in paths]
             for split, records in self.lists.items()
         }
-        return replace(self, lists=lists)
+        left_out = {
+            split: self.left_out.get(split, 0) + len(records) - len(lists[split])
+            for split, records in self.lists.items()
+        }
+        return replace(self, lists=lists, left_out=left_out)
 
     def short(self, path: str) -> str:
         """A path below the root."""
