@@ -1,5 +1,6 @@
 """The suite of whole models: who takes part, goals judged, tables and the plot made."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,22 @@ def test_training_steps_train_and_the_policy_is_another_attention(monkeypatch: A
         assert calls == wanted * 2
         assert second != first
     assert all(p.grad is None for p in subject.pruned[0.7].parameters())
+
+
+def test_the_policy_softmax_is_that_of_the_released_code() -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 1, 1, 4, 8, dtype=torch.float64).unbind(0)
+    keep = torch.tensor([[1.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
+    found = training.policy_softmax(q, k, v, keep, scale=0.5)[0, 0]
+    for i in range(4):
+        logits = [0.5 * float(q[0, 0, i] @ k[0, 0, j]) for j in range(4)]
+        raised = [
+            math.exp(logits[j] - max(logits)) * (1.0 if i == j else float(keep[0, j]))
+            for j in range(4)
+        ]
+        weights = [(w + 1e-6 / 4) / (sum(raised) + 1e-6) for w in raised]
+        expected = sum(w * v[0, 0, j] for j, w in enumerate(weights))
+        torch.testing.assert_close(found[i], expected, rtol=1e-12, atol=1e-12)
 
 
 def test_the_two_masked_steps_agree_where_the_policy_is_tame() -> None:
