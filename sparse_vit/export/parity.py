@@ -1,8 +1,9 @@
 """Whether an exported model computes what the model computes.
 
 The judge is the model itself in float64. Rounding may decide between two tokens whose scores agree
-to the last digits, and then two correct programs keep different tokens: images on which the float64
-model changes its mind when its input changes by a few roundings are told apart and not compared.
+to the last digits, and then two correct programs keep different tokens: such images are near a tie,
+told apart and not compared. They must not count for the model's own error either, which would
+become that of another token, and the tolerance with it.
 """
 
 import copy
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparse_vit.decisions import Decision
 from sparse_vit.model import SparseVisionTransformer
 
 __all__ = ["Parity", "ParityError", "check_parity"]
@@ -20,7 +22,7 @@ __all__ = ["Parity", "ParityError", "check_parity"]
 BATCHES = (1, 3)
 """Other sizes than that of the example that the model is traced with."""
 ROUNDINGS = 8
-"""Of the largest output that a block may add."""
+"""Of the largest output that a block may add, and of the scores that a gap must exceed."""
 NUDGE = 64
 """Roundings by which the input is changed to find images that are near a tie."""
 DRAWS = 4
@@ -105,7 +107,7 @@ def check_parity(
                     f"the exported model returns {tuple(found.shape)} for a batch of {batch}, the "
                     f"model {tuple(expected.shape)}"
                 )
-            clear = _clear_of_ties(judge, images.to(device).double(), dtype)
+            clear = _clear_of_ties(model, judge, images.to(device), dtype)
             left_out += int((~clear).sum())
             scale = expected.abs().amax(dim=1)
             errors += ((found - expected).abs().amax(dim=1) / scale)[clear].tolist()
@@ -142,30 +144,75 @@ def _largest(errors: list[float]) -> float:
     return float(torch.tensor(errors, dtype=torch.float64).max())
 
 
-def _clear_of_ties(judge: nn.Module, images: Tensor, dtype: torch.dtype) -> Tensor:
+def _clear_of_ties(
+    model: nn.Module, judge: nn.Module, images: Tensor, dtype: torch.dtype
+) -> Tensor:
     """(B,) bool: images whose kept tokens do not hang on the last digits."""
     clear = torch.ones(len(images), dtype=torch.bool)
-    sparse = [m for m in judge.modules() if isinstance(m, SparseVisionTransformer)]
-    if not sparse or dtype != torch.float32:
+    if dtype != torch.float32 or not _sparse(judge) or not _sparse(judge)[0].schedule.stages:
         return clear
-    backbone, inputs = sparse[0], []
-    hook = backbone.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
-    with torch.inference_mode():
-        judge(images)
-    hook.remove()
-    x = inputs[0]
-    kept = _kept(backbone, x)
+    backbone, x = _sparse(judge)[0], _entering(judge, images.double())
+    decisions = _decisions(backbone, x)
+    own = _decisions(_sparse(model)[0], _entering(model, images))
+    kept = _kept(decisions)
+    clear &= (_kept(own) == kept).flatten(1).all(dim=1) & _wide_gaps(decisions, own)
     generator = torch.Generator().manual_seed(0)
     for _ in range(DRAWS):
         noise = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.device)
-        nudged = _kept(backbone, x * (1.0 + NUDGE * torch.finfo(dtype).eps * noise))
+        nudged = _kept(_decisions(backbone, x * (1.0 + NUDGE * torch.finfo(dtype).eps * noise)))
         clear &= (nudged == kept).flatten(1).all(dim=1)
     return clear
 
 
+def _wide_gaps(decisions: list[Decision], own: list[Decision]) -> Tensor:
+    """(B,) bool: images where rounding cannot swap the last kept and the first dropped token.
+
+    Scores that are equal and came without any rounding leave the choice to the index, and that is
+    no tie.
+
+    Args:
+        decisions: of the judge.
+        own: of the model, which keeps the same tokens.
+    """
+    wide = torch.ones(len(decisions[0].mask), dtype=torch.bool)
+    before: Tensor | None = None
+    for judged, found in zip(decisions, own, strict=True):
+        if judged.groups is not None:
+            continue
+        kept = judged.mask > 0.5
+        dropped = ~kept if before is None else before & ~kept
+        scores = judged.scores.double()
+        low = scores.masked_fill(~kept, torch.inf).amin(dim=1)
+        high = scores.masked_fill(~dropped, -torch.inf).amax(dim=1)
+        error = (found.scores.double() - scores).abs().amax(dim=1)
+        least = torch.finfo(torch.float32).eps * scores.abs().amax(dim=1)
+        apart = low - high > ROUNDINGS * torch.maximum(error, least)
+        wide &= (apart | ((low == high) & (error == 0))).cpu()
+        before = kept
+    return wide
+
+
+def _sparse(model: nn.Module) -> list[Any]:
+    return [m for m in model.modules() if isinstance(m, SparseVisionTransformer)]
+
+
+def _entering(model: nn.Module, images: Tensor) -> Tensor:
+    """What the sparse model within a module is given."""
+    inputs: list[Tensor] = []
+    hook = _sparse(model)[0].register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    with torch.inference_mode():
+        model(images)
+    hook.remove()
+    return inputs[0]
+
+
 @torch.inference_mode()
-def _kept(backbone: Any, x: Tensor) -> Tensor:
+def _decisions(backbone: Any, x: Tensor) -> list[Decision]:
+    found: list[Decision] = backbone.forward_with_decisions(x)[1]
+    return found
+
+
+def _kept(decisions: list[Decision]) -> Tensor:
     """(B, S, N): what became of every patch at every stage."""
-    decisions = backbone.forward_with_decisions(x)[1]
-    found = [d.mask if d.groups is None else d.groups.double() for d in decisions]
-    return torch.stack(found, dim=1).cpu() if found else torch.zeros(len(x), 1, 1)
+    found = [d.mask.double() if d.groups is None else d.groups.double() for d in decisions]
+    return torch.stack(found, dim=1).cpu()
