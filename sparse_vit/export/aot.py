@@ -16,6 +16,8 @@ from sparse_vit.export.report import ExportReport
 
 __all__ = ["compile_aot", "load_aot"]
 
+NO_COMPILER = "no C++ compiler works; install g++ or clang, or name one in CXX"
+
 
 def compile_aot(
     model: nn.Module,
@@ -37,11 +39,17 @@ def compile_aot(
     with arriving(path, ".pt2") as temporary:
         program = trace(model, size)
         with torch.no_grad():
-            torch._inductor.aoti_compile_and_package(
-                program,
-                package_path=str(temporary),
-                inductor_configs={"aot_inductor.metadata": dict(metadata or {})},
-            )
+            try:
+                torch._inductor.aoti_compile_and_package(
+                    program,
+                    package_path=str(temporary),
+                    inductor_configs={"aot_inductor.metadata": dict(metadata or {})},
+                )
+            except RuntimeError as error:
+                # it comes wrapped, or bare, as the version of torch likes
+                if "InvalidCxxCompiler" in f"{type(error).__name__}{error}":
+                    raise RuntimeError(NO_COMPILER) from error
+                raise
         weight = next(model.parameters())
         parity = check_parity(model, load_aot(temporary, weight.device), size, weight.dtype)
         written = temporary.stat().st_size
