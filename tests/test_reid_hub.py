@@ -10,8 +10,8 @@ import torch
 
 from reid import Embedder, UserError
 from reid.config import from_dict
-from reid.inference.export import sha256_of
 from reid.inference.hub import download, save_folder
+from reid.inference.origin import sha256_of
 from reid.models.embedder import ReidModel, load_model, save_model
 
 SIZE = (64, 32)

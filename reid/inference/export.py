@@ -1,6 +1,5 @@
 """A trained model as a file that other programs run."""
 
-import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,9 @@ from reid.config import RunConfig, from_dict, to_dict
 from reid.engine.checkpoint import write_atomic
 from reid.errors import UserError
 from reid.inference.deployed import Deployed
+from reid.inference.origin import sha256_of, without_paths
 from reid.inference.runners import dtype_of
+from reid.inference.threshold import read_threshold
 from reid.models.embedder import Preprocess, ReidModel, load_model
 from sparse_vit.export import (
     ExportReport,
@@ -30,7 +31,6 @@ DTYPES: dict[Format, tuple[str, ...]] = {
     "aot": ("float32", "bfloat16", "float16"),
 }
 INPUT = "images (batch, 3, height, width) float32 RGB from 0 to 1, resized; normalised inside"
-CHUNK = 1 << 20
 
 
 def export(
@@ -126,9 +126,6 @@ def metadata_of(
         `dim`, `normalized`, `tokens` (patches), `keep_counts` (patches left after each stage),
         `config` of the run, `checkpoint_sha256`, and `threshold` if `reid calibrate` wrote one.
     """
-    from reid.inference.hub import without_paths
-    from reid.inference.threshold import read_threshold
-
     threshold = read_threshold(checkpoint)
     return {
         "format": "sparse-vit reid export 1",
@@ -142,12 +139,3 @@ def metadata_of(
         "checkpoint_sha256": sha256_of(checkpoint),
         "threshold": None if threshold is None else asdict(threshold),
     }
-
-
-def sha256_of(path: str | Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(CHUNK):
-            digest.update(piece)
-    return digest.hexdigest()

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from reid._optional import require
-from reid.config import RunConfig, from_dict, to_dict
+from reid.config import from_dict, to_dict
 from reid.engine import checkpoint as files
 from reid.engine.checkpoint import write_atomic
 from reid.errors import UserError
 from reid.inference.card import model_card
-from reid.inference.export import sha256_of
+from reid.inference.origin import sha256_of, without_paths
 from reid.inference.threshold import read_threshold, threshold_path
 from reid.models.embedder import load_model
 
@@ -56,18 +56,6 @@ def save_folder(checkpoint: Path, folder: Path, *, name: str = "") -> Path:
     card = model_card(name or str(folder), model, config, metadata, scores, threshold)
     write_atomic(folder / CARD, card.encode())
     return folder
-
-
-def without_paths(config: RunConfig) -> RunConfig:
-    """Return a configuration without the folders of the machine that trained it."""
-    data = replace(config.data, root="", cache="")
-    augment = replace(config.augment, occluders=config.augment.occluders and "")
-    model = config.model
-    if os.sep in model.init or "/" in model.init:
-        model = replace(model, init=Path(model.init).name)
-    return replace(
-        config, data=data, augment=augment, model=model, teacher=config.teacher and "teacher"
-    )
 
 
 def push(checkpoint: Path, name: str, *, private: bool = True, api: Any = None) -> str:

@@ -9,6 +9,7 @@ from reid.config import RunConfig
 from reid.data.records import ReidData
 from reid.engine.checkpoint import write_atomic
 from reid.errors import UserError
+from reid.inference.origin import sha256_of
 from reid.models.embedder import ReidModel
 
 
@@ -74,7 +75,6 @@ def calibrate(
             cannot be written.
     """
     from reid.evaluation import verify
-    from reid.inference.export import sha256_of
     from reid.run import extract_features
 
     if not (data.query and data.gallery):
@@ -104,8 +104,6 @@ def read_threshold(checkpoint: str | Path) -> Threshold | None:
     Raises:
         UserError: A damaged file, or one that belongs to other weights.
     """
-    from reid.inference.export import sha256_of
-
     path = threshold_path(checkpoint)
     if not path.is_file():
         return None
