@@ -91,6 +91,16 @@ def test_attention_counts_a_token_as_often_as_it_has_patches(way: Any, dtype: to
             torch.testing.assert_close(found[rows, head], expected, rtol=eps, atol=eps)
 
 
+def test_the_bias_of_a_key_has_more_digits_than_bfloat16() -> None:
+    sizes = torch.tensor([[3000.0, 2500.0, 2000.0, 1700.0, 1400.0, 1000.0, 700.0]])
+    q = torch.zeros(7, 1, 8, dtype=torch.bfloat16)
+    v = torch.eye(7, 8, dtype=torch.bfloat16)[:, None]
+    # In front of a small factor the logs are large: one part of the bias would be 2 % off.
+    found = widened(q, q, v, sizes.log(), Lengths.of(1, 7, q.device), 0.05)[:, 0, :7].float()
+    expected = (sizes / sizes.sum()).expand(7, 7)
+    torch.testing.assert_close(found, expected, rtol=torch.finfo(torch.bfloat16).eps, atol=0.0)
+
+
 @pytest.mark.parametrize("method", ["fuse", "merge"])
 @pytest.mark.filterwarnings("ignore:bfloat16 is slower")
 def test_bfloat16_is_close(method: str) -> None:

@@ -40,6 +40,14 @@ def test_equals_the_counter_on_dense_models(variant: str) -> None:
     assert flops(model) == counted(model)
 
 
+@pytest.mark.parametrize("included", [False, True])
+def test_attention_pooling_reads_registers_if_told_to(included: bool) -> None:
+    options = {"global_pool": "map", "class_token": False, "reg_tokens": 2}
+    model = build(**options, pool_include_prefix=included)
+    assert model.pool_include_prefix is included
+    assert flops(model) == counted(model)
+
+
 @pytest.mark.parametrize("variant", ["plain", "registers", "attention_pool", "rms_norm_and_glu"])
 @pytest.mark.parametrize("reduction", REDUCED)
 def test_equals_the_counter_on_sparse_models(reduction: str, variant: str) -> None:
