@@ -37,7 +37,7 @@ MODELS = (
 )
 DTYPES = (torch.float32, torch.bfloat16)
 DEFAULT_BATCH = 8
-BYTES_OF_A_THREAD = 8 << 20
+BYTES_OF_A_THREAD = 16 << 20
 """Of activations in flight."""
 
 
