@@ -222,3 +222,37 @@ def test_asking_for_more_than_was_kept_says_how_to_get_it():
     assert len(evaluate(query, gallery).top(0, 10)) == 3
     assert set(result.summary()) >= {"rank1", "mAP", "tied", "skipped"}
     assert result.per_query.rows()[0]["first_rank"] == 1
+
+
+@pytest.mark.parametrize("ties", ["stable", "optimistic", "pessimistic", "expected"])
+@pytest.mark.parametrize("size", [12, 200])
+def test_long_curve_needs_no_table_as_long(ties, size):
+    generator = torch.Generator().manual_seed(5)
+    query = Features(torch.randint(-1, 2, (9, 3), generator=generator).float(),
+                     [index % 5 + 1 for index in range(9)], [0] * 9)  # fmt: skip
+    gallery = Features(torch.randint(-1, 2, (size, 3), generator=generator).float(),
+                       [index % 9 + 1 for index in range(size)], [1] * size)  # fmt: skip
+    result = evaluate(query, gallery, metric="euclidean", ties=ties, max_rank=100_000)
+    assert result.per_query.hits.shape[1] == (size if ties == "expected" else 10)
+    assert result.cmc.shape == (100_000,)
+    assert (np.diff(result.cmc) >= 0).all()
+    np.testing.assert_allclose(result.cmc[size - 1 :], 100.0)
+    if ties != "expected":
+        first = result.per_query.first_rank
+        expected = [100 * np.mean(first <= rank) for rank in range(1, size + 1)]
+        np.testing.assert_allclose(result.cmc[:size], expected)
+    for length in (1, 10, 15):
+        short = evaluate(query, gallery, metric="euclidean", ties=ties, max_rank=length)
+        np.testing.assert_array_equal(short.cmc, result.cmc[:length])
+        own = result.per_query
+        np.testing.assert_array_equal(own.curve(own.valid, length), result.cmc[:length])
+        np.testing.assert_allclose(
+            100 * own.reached(own.valid, length).mean(axis=0), result.cmc[:length]
+        )
+
+
+def test_queries_without_a_match_are_in_no_part_of_a_long_curve():
+    query, gallery = make([[1.0], [2.0]], [1, 9], [0, 0]), make([[1.0]] * 30, [1] * 30, [1] * 30)
+    own = evaluate(query, gallery, metric="euclidean", max_rank=30).per_query
+    np.testing.assert_array_equal(own.curve(np.array([True, True]), 30), [50.0] * 30)
+    assert np.isnan(own.curve(np.array([False, False]), 30)).all()

@@ -60,7 +60,7 @@ def evaluate_single_shot(
     return replace(
         whole,
         per_query=table,
-        cmc=table.curve(table.valid)[: len(whole.cmc)],
+        cmc=table.curve(table.valid, len(whole.cmc)),
         protocol="single-gallery-shot",
     )
 
@@ -114,7 +114,8 @@ def _draw(
 
 def _hits(less: Tensor, equal: Tensor, earlier: Tensor, whole: RankingResult) -> Tensor:
     """Return (B, K) probabilities for matches that are not among the rows counted."""
-    length = whole.per_query.hits.shape[1]
+    length = min(len(whole.cmc), len(whole.gallery_pids))
+    length = max(length, whole.per_query.hits.shape[1])
     rank = torch.arange(1, length + 1, device=less.device)
     if whole.ties == "expected":
         return ((rank - less).to(torch.float64) / (equal + 1)).clamp(0.0, 1.0)

@@ -29,7 +29,7 @@ from reid.evaluation.matching import JUNK_PID, Ids
 from reid.evaluation.result import PerQuery, RankingResult
 from reid.evaluation.ties import Ties
 
-# The curve is kept this far whatever its length, for rank-1, rank-5 and rank-10 of each query.
+# Each query's hits are kept this far: rank-1, rank-5 and rank-10.
 _FEWEST_HITS = 10
 
 
@@ -137,7 +137,9 @@ def evaluate(
         prepared, q = given.prepare(blocks, len(query), len(gallery), countable, place)
     rows = rows_at_once(prepared, chunk)
     top = min(keep_top, len(gallery))
-    length = max(max_rank, _FEWEST_HITS)
+    # further hits follow from the first places, unless those are uncertain
+    longest = min(max_rank, len(gallery)) if ties == "expected" else 0
+    length = max(longest, _FEWEST_HITS)
 
     def rank_block(index: int) -> Block:
         start = index * rows
@@ -212,7 +214,7 @@ def _collect(
         hits=join("hits"),
     )
     return RankingResult(
-        cmc=per_query.curve(valid)[:max_rank],
+        cmc=per_query.curve(valid, max_rank),
         mAP=_mean(per_query.ap[valid]),
         mAP_trapezoid=_mean(per_query.ap_trapezoid[valid]),
         mINP=_mean(per_query.inp[valid]),

@@ -42,7 +42,8 @@ class PerQuery:
         valid: (Q,) True where the query has at least one match and is counted.
         tied: (Q,) True where a match and a non-match are at exactly the same distance.
         hits: (Q, K) probability that the first match is at place k or before: 0 or 1 unless ties
-            are `expected` or galleries sampled; K is at least 10.
+            are `expected` or galleries sampled. K is 10, in these two cases the length of the curve
+            if that is more, at most the size of the gallery. Beyond K `first_rank` tells.
     """
 
     ap: NDArray[np.float64]
@@ -54,10 +55,21 @@ class PerQuery:
     tied: NDArray[np.bool_]
     hits: NDArray[np.float64]
 
-    def curve(self, chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Return the CMC curve (K,) of some queries, in percent; NaN where none is chosen."""
+    def curve(self, chosen: NDArray[np.bool_], length: int) -> NDArray[np.float64]:
+        """Return the CMC curve (length,) of some queries, in percent; NaN where none is chosen."""
         count = int(chosen.sum())
-        return 100.0 * self.hits[chosen].sum(axis=0) / (count if count else np.nan)
+        first = np.minimum(self.first_rank[chosen], length + 1)
+        # place 0 is that of queries without a match
+        hits = np.bincount(first, minlength=length + 2)[1:-1].cumsum().astype(np.float64)
+        known = self.hits[chosen, :length].sum(axis=0)
+        hits[: len(known)] = known
+        return 100.0 * hits / (count if count else np.nan)
+
+    def reached(self, chosen: NDArray[np.bool_], length: int) -> NDArray[np.float64]:
+        """Return the hits (C, length) of some queries that have a match, whatever K is."""
+        known = self.hits[chosen, :length]
+        places = np.arange(known.shape[1] + 1, length + 1)
+        return np.hstack([known, self.first_rank[chosen, None] <= places])
 
     def select(self, rows: NDArray[np.bool_]) -> "PerQuery":
         """Return the lines of some queries (Q,), in their order."""

@@ -65,7 +65,7 @@ def select(result: RankingResult, rows: NDArray[np.bool_]) -> RankingResult:
     mean_ap, trapezoid, mean_inp = scores
     return replace(
         result,
-        cmc=table.curve(valid)[: len(result.cmc)],
+        cmc=table.curve(valid, len(result.cmc)),
         mAP=mean_ap,
         mAP_trapezoid=trapezoid,
         mINP=mean_inp,

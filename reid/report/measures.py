@@ -32,7 +32,7 @@ def cmc_band(
     Returns:
         (2, max_rank) lower and upper ends, percent.
     """
-    hits = result.per_query.hits[result.per_query.valid, : len(result.cmc)]
+    hits = result.per_query.reached(result.per_query.valid, len(result.cmc))
     count = len(hits)
     generator = np.random.default_rng(seed)
     step = max(1, _BLOCK // count)
