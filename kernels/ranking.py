@@ -1,7 +1,11 @@
 """Exact places in rows of a distance matrix that is never held, and the nearest rows.
 
-Distances are computed in float64 and rounded to float32 before they are compared; one that float64
-cannot tell from zero is zero. With rows q and g
+Distances are computed in float64 and rounded to float32 before they are compared. A cosine or
+visible distance of at most 2^-40 is zero, and so is a euclidean one whose square is at most 2^-40
+(|q|^2 + |g|^2): rows that differ by less than 1.3e-6 of their length tie as copies do, which also
+hides what the float64 sums lose. That is about 1e-16 of |q| |g|. Implementations add in different
+orders, so they round a small distance differently: at a cosine distance of 1e-9, or a euclidean one
+of 4e-5 |q|, by a step of float32, at a cosine distance of 1 by a billionth. With rows q and g
 
     cosine     1 - q.g / (|q| |g|)
     euclidean  |q - g|
@@ -17,8 +21,9 @@ unit rows. With D products added up 128 at a time the computed score is within
 
 of s in any order of summation (Higham, Accuracy and Stability of Numerical Algorithms, 3.1; the
 constants have room for the rounding of factors and of |g'|^2). A row whose score is farther from a
-threshold's than this is counted by its score; of the others the distance itself is computed. Being
-centred, rows that all point the same way are told apart as well as rows that do not.
+threshold's than this is counted by its score; of the others the distance itself is computed, and
+of all rows for a query 2^60 times longer than they are, whose scores might overflow. Being centred,
+rows that all point the same way are told apart as well as rows that do not.
 """
 
 import torch
@@ -46,7 +51,8 @@ class Gallery:
         impl: "reference", "cpu", or None for the default of the device.
 
     Raises:
-        ValueError: The features have another dtype or shape, or no such metric or implementation.
+        ValueError: The features have another dtype or shape, a row is NaN, infinite or, under
+            cosine, zero, or there is no such metric or implementation.
         RuntimeError: The implementation asked for cannot serve; all reasons are listed.
     """
 
@@ -97,6 +103,7 @@ class Gallery:
         thresholds: Tensor | None = None,
         columns: Tensor | None = None,
         *,
+        sizes: Tensor | None = None,
         excluded: tuple[Tensor, Tensor] | None = None,
         top: int = 0,
     ) -> Places:
@@ -106,15 +113,20 @@ class Gallery:
 
         Args:
             queries: (B, D).
-            thresholds: (B, R) float32 distances, ascending, padded with infinity.
+            thresholds: (B, R) float32 distances, ascending.
             columns: (B, R) int64, rows of the gallery: the place of a threshold among the rows at
                 its distance, for `earlier`. None: before all.
+            sizes: (B,) int64, how many thresholds of a row count; the rest is padding. None: all.
             excluded: (E,) rows of the queries, ascending, and (E,) rows of the gallery that do
                 not count for them.
             top: How many nearest rows to list, at most G.
 
         Returns:
             The counts, 0 for padding, and the nearest rows.
+
+        Raises:
+            ValueError: Queries have another dtype or shape, one of them is NaN, infinite or, under
+                cosine, zero, or `top` is out of range.
         """
         self._check(queries, "queries")
         if thresholds is None:
@@ -123,7 +135,8 @@ class Gallery:
             columns = torch.zeros_like(thresholds, dtype=torch.int64)
         if not 0 <= top <= len(self):
             raise ValueError(f"Gallery: top={top} is outside 0..{len(self)} rows of the gallery")
-        sizes = thresholds.isfinite().sum(dim=1)
+        if sizes is None:
+            sizes = columns.new_full((len(queries),), thresholds.shape[1])
         return self._gallery.places(queries, thresholds, columns, sizes, excluded, top)
 
     def _check(self, x: Tensor, name: str) -> None:
@@ -133,6 +146,16 @@ class Gallery:
                 f"Gallery: {name} must be (rows, {self.shape[1]}) {dtype} under {self.metric}, got "
                 f"shape {tuple(x.shape)}, {x.dtype}"
             )
+        if self.metric == "hamming":
+            return
+        largest = torch.linalg.vector_norm(x.detach(), torch.inf, dim=1)
+        wrong = ~largest.isfinite()
+        if self.metric == "cosine":
+            wrong |= largest == 0.0
+        if bool(wrong.any()):
+            row = int(wrong.to(torch.uint8).argmax())
+            what = "all zeros, which has no cosine" if largest[row] == 0.0 else "not finite"
+            raise ValueError(f"Gallery: {name} row {row} is {what}; check what made it")
 
 
 def nearest(
@@ -156,6 +179,9 @@ def nearest(
 
     Returns:
         indices (Q, k) int64, by distance, then by index; distances (Q, k) float32.
+
+    Raises:
+        ValueError: As `Gallery` and its `places`.
     """
     if isinstance(gallery, Tensor):
         gallery = Gallery(gallery, metric, impl=impl)

@@ -70,7 +70,9 @@ def solve(metric, impl, query, gallery, columns, countable, excluded, top=7):
     columns = columns.gather(1, order)
     # a row of the table may be shorter than the others
     thresholds[1, 4:] = torch.inf
-    places = prepared.places(query, thresholds, columns, excluded=excluded, top=top)
+    sizes = torch.full((len(query),), columns.shape[1])
+    sizes[1] = 4
+    places = prepared.places(query, thresholds, columns, sizes=sizes, excluded=excluded, top=top)
     return thresholds, columns, places
 
 
@@ -223,3 +225,68 @@ def test_refuses_what_it_cannot_rank() -> None:
         Gallery(rows).places(rows, top=5)
     with pytest.raises(RuntimeError, match="the metric is visible"):
         Gallery(rows, "visible", parts=1, impl="cpu")
+
+
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+@pytest.mark.parametrize(
+    ("metric", "value", "why"),
+    [
+        ("cosine", 0.0, "is all zeros, which has no cosine"),
+        ("cosine", math.nan, "is not finite"),
+        ("cosine", math.inf, "is not finite"),
+        ("euclidean", math.nan, "is not finite"),
+        ("euclidean", -math.inf, "is not finite"),
+    ],
+)
+def test_refuses_rows_without_a_distance(metric: str, value: float, why: str, impl: str) -> None:
+    rows = torch.randn(50, 8, generator=torch.Generator().manual_seed(4))
+    wrong = rows.clone()
+    wrong[5] = value
+    with pytest.raises(ValueError, match=f"features row 5 {why}"):
+        nearest(rows[:3], wrong, 10, metric=metric, impl=impl)
+    prepared = Gallery(rows, metric, impl=impl)
+    with pytest.raises(ValueError, match=f"queries row 5 {why}"):
+        nearest(wrong[:6], prepared, 10)
+    with pytest.raises(ValueError, match=f"queries row 5 {why}"):
+        prepared.distances(wrong, torch.tensor([0]), torch.tensor([0]))
+    one = rows.clone()
+    one[7, 3] = value
+    if value != 0.0:
+        with pytest.raises(ValueError, match=f"features row 7 {why}"):
+            Gallery(one, metric, impl=impl)
+
+
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+def test_infinite_distances_are_thresholds_unless_they_are_padding(impl: str) -> None:
+    """Beyond float32 rows tie: the nearest are those with the lowest index, not the longest."""
+    big = torch.tensor([[-3e38, -3e38], [3e38, 3e38], [0.0, 0.0], [-2e38, -2e38], [3e38, 0.0]])
+    query = torch.tensor([[3e38, 3e38]])
+    gallery = Gallery(big, "euclidean", impl=impl)
+    columns = torch.tensor([[1, 4, 0, 3]])
+    thresholds = gallery.distances(query, torch.zeros(4, dtype=torch.int64), columns[0])[None]
+    assert thresholds[0, :2].tolist() == [0.0, float(np.float32(3e38))]
+    assert thresholds[0, 2:].tolist() == [math.inf, math.inf]
+    found = gallery.places(query, thresholds, columns, sizes=torch.tensor([4]), top=5)
+    assert found.less.tolist() == [[0, 1, 2, 2]]
+    assert found.equal.tolist() == [[1, 1, 3, 3]]
+    assert found.earlier.tolist() == [[0, 0, 0, 2]]
+    assert found.nearest.tolist() == [[1, 4, 0, 2, 3]]
+    for top in range(1, 5):
+        assert gallery.places(query, top=top).nearest.tolist() == [[1, 4, 0, 2, 3][:top]]
+    short = gallery.places(query, thresholds, columns, sizes=torch.tensor([2]))
+    assert short.less.tolist() == [[0, 1, 0, 0]]
+    assert short.equal.tolist() == [[1, 1, 0, 0]]
+
+
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+def test_what_counts_as_zero(impl: str) -> None:
+    """Rows a millionth of their length apart tie with copies; twice as far they do not."""
+    row = torch.zeros(1, 4)
+    row[0, 0] = 1.0
+    near, far = row.clone(), row.clone()
+    near[0, 1], far[0, 1] = 1.2e-6, 2.4e-6
+    for metric in ("cosine", "euclidean"):
+        found = Gallery(torch.cat([far, near, row]), metric, impl=impl).places(row, top=3)
+        assert found.nearest.tolist() == [[1, 2, 0]]
+        assert found.distances[0, :2].tolist() == [0.0, 0.0]
+        assert found.distances[0, 2] > 0.0

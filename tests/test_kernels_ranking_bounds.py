@@ -128,3 +128,43 @@ def test_one_row_far_from_all_others(far: float, isa: str) -> None:
     gallery[17] *= far
     same_as_float64(spread(4, 8, 1), gallery, "euclidean")
     same_as_float64(spread(4, 8, 1), gallery, "cosine")
+
+
+@pytest.mark.parametrize(
+    ("long", "short"), [(1e30, 1e-30), (1e25, 1e-15), (1e38, 1e-43), (1e20, 1)]
+)
+def test_queries_whose_scores_would_leave_float32(long: float, short: float, isa: str) -> None:
+    """The distances of such a query are computed; those of the other one still need not be."""
+    query = long * spread(5, 8, 1)
+    query[2] = short * spread(1, 8, 3)
+    same_as_float64(query, short * spread(200, 8, 2), "euclidean")
+
+
+def test_queries_longer_than_an_empty_looking_gallery(isa: str) -> None:
+    same_as_float64(1e30 * spread(3, 8, 1), torch.zeros(20, 8), "euclidean")
+
+
+def test_pairs_left_out_where_scores_would_leave_float32(isa: str) -> None:
+    gallery = Gallery(
+        1e-30 * spread(4, 3), "euclidean", countable=torch.tensor([1, 0, 1, 1]).bool(), impl="cpu"
+    )
+    query = 1e30 * spread(1, 3, 1)
+    pair = torch.tensor([0]), torch.tensor([3])
+    threshold = gallery.distances(query, *pair)[None]
+    found = gallery.places(query, threshold, torch.tensor([[3]]), excluded=pair)
+    assert [int(x) for x in found[:3]] == [0, 2, 2]
+
+
+@pytest.mark.parametrize("size", [1e-43, 1e-41, 1e-39])
+@pytest.mark.parametrize("rows", [1, 40])
+def test_distances_below_the_smallest_normal_number(size: float, rows: int, isa: str) -> None:
+    """The step of float32 does not shrink with them."""
+    for seed in range(20):
+        same_as_float64(size * spread(4, 5, seed + 100), size * spread(rows, 5, seed), "euclidean")
+
+
+@pytest.mark.parametrize("rows", [2, 300])
+def test_distances_beyond_the_largest_number(rows: int, isa: str) -> None:
+    same_as_float64(
+        3e38 * spread(4, 6, 1).clamp(-1, 1), 3e38 * spread(rows, 6).clamp(-1, 1), "euclidean"
+    )

@@ -224,6 +224,38 @@ def test_asking_for_more_than_was_kept_says_how_to_get_it():
     assert result.per_query.rows()[0]["first_rank"] == 1
 
 
+IMPLEMENTATIONS = ["reference", None]
+
+
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+@pytest.mark.parametrize(("long", "short"), [(1e30, 1e-30), (1e25, 1e-15)])
+def test_queries_much_longer_than_the_gallery(long, short, impl):
+    """All distances of a query round to the same number: every row of the gallery ties."""
+    generator = torch.Generator().manual_seed(3)
+    query = Features(long * torch.randn(4, 8, generator=generator), [1, 2, 3, 4], [0] * 4)
+    pids = [index % 8 for index in range(200)]
+    gallery = Features(short * torch.randn(200, 8, generator=generator), pids, [1] * 200)
+    result = evaluate(query, gallery, metric="euclidean", impl=impl)
+    expected = 100 * np.mean(
+        [np.mean([(j + 1) / (8 * j + pid + 1) for j in range(25)]) for pid in (1, 2, 3, 4)]
+    )
+    np.testing.assert_allclose(result.mAP, expected)
+    assert (result.top_indices == np.arange(20)).all()
+    assert result.tied == 4
+
+
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+def test_an_infinite_distance_comes_last(impl):
+    query = make([[3e38, 3e38]], [5], [0])
+    gallery = make([[-3e38, -3e38], [3e38, 3e38], [0, 0]], [5, 6, 7], [1, 1, 1])
+    result = evaluate(query, gallery, metric="euclidean", impl=impl)
+    # the match and the origin are both beyond float32; the match has the lower index
+    assert result.per_query.first_rank.tolist() == [2]
+    assert result.tied == 1
+    worst = evaluate(query, gallery, metric="euclidean", impl=impl, ties="pessimistic")
+    assert worst.per_query.first_rank.tolist() == [3]
+
+
 @pytest.mark.parametrize("ties", ["stable", "optimistic", "pessimistic", "expected"])
 @pytest.mark.parametrize("size", [12, 200])
 def test_long_curve_needs_no_table_as_long(ties, size):

@@ -68,7 +68,7 @@ class Gallery:
 
         Args:
             queries: (B, D).
-            thresholds: (B, R) float32, ascending, finite as far as `sizes` tells.
+            thresholds: (B, R) float32, ascending as far as `sizes` tells.
             columns: (B, R) int64, a threshold's place among rows at its distance.
             sizes: (B,) int64, how many thresholds count.
             excluded: Query and column of pairs that are not countable, sorted by query, or None.

@@ -90,10 +90,11 @@ def evaluate(
     take no place. Rows with `distractor_pid` are wrong for everybody. Queries for which no match
     is left are skipped, and counted as skipped.
 
-    Distances are computed in float64 and rounded to float32 before they are compared. In C++ a
-    distance depends on its two rows alone. Elsewhere what block size, threads and device change in
-    a sum is about a billionth of a float32 step, so in practice they do not change the result
-    either, and identical images tie exactly.
+    Distances are computed in float64 and rounded to float32 before they are compared, and identical
+    images tie exactly. In C++ a distance depends on its two rows alone. Elsewhere block size,
+    threads and device change the order of a sum, and so a cosine distance by about 1e-16, whatever
+    its size: a billionth of a float32 step at 1, a step at 1e-9. Where features are that close,
+    as near-duplicates are, the implementations may order them differently.
 
     Args:
         query: Features of the queries.
@@ -168,8 +169,10 @@ def _rank_block(
     # gallery rows ascend, and a stable sort keeps them so where distances are equal
     thresholds, order = thresholds.sort(dim=1, stable=True)
     columns = columns.gather(1, order)
-    found = gallery.places(q, thresholds, columns, excluded=(junk.query, junk.gallery), top=top)
     count = torch.bincount(matches.query, minlength=len(q))
+    found = gallery.places(
+        q, thresholds, columns, sizes=count, excluded=(junk.query, junk.gallery), top=top
+    )
     scores = policies.score(
         policies.Counts(thresholds, found.less, found.equal, found.earlier, count), ties, length
     )

@@ -15,6 +15,8 @@ namespace {
 constexpr std::int64_t most_rows = 128;
 // Distances, squared ones under euclidean, so small a share of the norms are rounding: they are 0.
 constexpr double negligible = 0x1p-40;
+// Scores of longer rows may leave the range of float32; rows of the gallery are scaled to about 1.
+constexpr double most_length = 0x1p60;
 
 const RankingKernel& kernel() {
   switch (isa()) {
@@ -78,31 +80,48 @@ class Scores {
       return;
     }
     const double unit = 0x1p-24, length = sets.lengths[row], longest = sets.longest;
+    usable_ = length <= most_length && longest <= most_length;
+    if (!usable_) return;
     const double terms =
         static_cast<double>(product_depth + (sets.width + product_depth - 1) / product_depth);
     half_square_ = 0.5 * length * length;
     smallest_ = -(length * longest + 0.5 * longest * longest);
     square_scale_ = sets.scale * sets.scale;
-    // Of a sum of rounded products of rounded factors, then of the bias and its sum.
-    error_ = 1.01 * unit * ((terms + 8) * length * longest + 2 * longest * longest) + 0x1p-100;
+    // Of a sum of rounded products of rounded factors, then of the bias and its sum; last of all
+    // factors and products that underflow.
+    error_ = 1.01 * unit * ((terms + 8) * length * longest + 2 * longest * longest) +
+             0x1p-100 * (1 + length + longest);
     const double norm = sets.query_norms[row], other = sets.largest_norm;
     floor_ = metric_ == Metric::cosine
                  ? square_scale_ * 0x1p-36
                  : square_scale_ * 0x1p-36 * (norm * norm + other * other);
+    // Below the smallest normal number a step of float32 is 2^-149, however small the distance.
+    floor_ += square_scale_ * 0x1p-270;
+    overflow_ = half_of(0x1.fffffp127);
   }
+
+  // Whether scores tell anything; if not, distances have to.
+  bool usable() const { return usable_; }
 
   Bounds bounds(const float* thresholds, std::int64_t count) const {
     Bounds found;
+    if (!usable_) {
+      found.upper.assign(count, 0.0f);
+      found.lower.assign(count, 0.0f);
+      return found;
+    }
     for (std::int64_t j = 0; j < count; ++j) {
-      const double t = thresholds[j];
       if (metric_ == Metric::hamming) {
         found.upper.push_back(-thresholds[j]);
         found.lower.push_back(-thresholds[j]);
         continue;
       }
-      const double half = half_of(t), s = half_square_ - half, slack = error_ + around(half);
+      // A distance that is infinite as float32 is farther than any other, and equal to its like.
+      const bool infinite = thresholds[j] == infinity;
+      const double half = half_of(infinite ? 0x1p128 : thresholds[j]);
+      const double s = half_square_ - half, slack = error_ + around(half);
       found.upper.push_back(towards(s + slack, infinity));
-      found.lower.push_back(towards(s - slack, -infinity));
+      found.lower.push_back(infinite ? -infinity : towards(s - slack, -infinity));
     }
     return found;
   }
@@ -116,6 +135,7 @@ class Scores {
   float margin(float score) const {
     if (metric_ == Metric::hamming) return score;
     const double half = std::max(0.0, half_square_ - score + error_);
+    if (half >= overflow_) return -infinity;
     return towards(score - 2 * error_ - around(half), -infinity);
   }
 
@@ -128,7 +148,9 @@ class Scores {
   double around(double half) const { return 0x1p-21 * std::abs(half) + floor_; }
 
   Metric metric_;
+  bool usable_ = true;
   double half_square_ = 0, smallest_ = 0, square_scale_ = 0, error_ = 0, floor_ = 0;
+  double overflow_ = 0;
 };
 
 class Block {
@@ -185,6 +207,7 @@ class Block {
     }
     const float* bias = sets_.metric == Metric::hamming ? nullptr : sets_.bias + column;
     for (std::int64_t i = 0; i < rows_; ++i) {
+      if (!scores_[i].usable()) continue;
       const float least = std::min(counts_[i].base(), candidates_[i].least());
       const std::int64_t found = kernel_.survivors(&strip_[i * strip_columns], bias, count, least,
                                                    values_.data(), columns_.data());
@@ -233,6 +256,13 @@ class Block {
 
   void finish_counts(std::int64_t i) {
     const std::int64_t row = begin_ + i, size = thresholds_.sizes[row];
+    if (!scores_[i].usable() && size > 0) {
+      for (std::int64_t column = 0; column < sets_.columns; ++column) {
+        if (thresholds_.countable == nullptr || thresholds_.countable[column] != 0) {
+          count(i, column, 1);
+        }
+      }
+    }
     if (thresholds_.starts != nullptr && size > 0) {
       for (std::int64_t e = thresholds_.starts[row]; e < thresholds_.starts[row + 1]; ++e) {
         const std::int64_t column = thresholds_.excluded[e];
@@ -254,9 +284,14 @@ class Block {
     const std::int64_t row = begin_ + i;
     candidates_[i].prune([&](float kth) { return scores_[i].margin(kth); });
     std::vector<std::pair<float, std::int64_t>> found;
-    for (const auto& candidate : candidates_[i].found()) {
-      const std::int64_t column = candidate.column;
+    const auto add = [&](std::int64_t column) {
       found.emplace_back(distance_of(sets_, kernel_, row, column).rounded, column);
+    };
+    for (const auto& candidate : candidates_[i].found()) add(candidate.column);
+    // Without usable scores there are no candidates.
+    if (static_cast<std::int64_t>(found.size()) < places_.top) {
+      found.clear();
+      for (std::int64_t column = 0; column < sets_.columns; ++column) add(column);
     }
     std::partial_sort(found.begin(), found.begin() + places_.top, found.end());
     for (std::int64_t k = 0; k < places_.top; ++k) {
