@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
+from reid_layouts import LAYOUTS
 
 from reid.cli import main
 from reid.data.imported import (
@@ -466,3 +467,41 @@ def test_the_verb_prints_the_counts_and_the_next_step(tmp_path: Path, capsys) ->
     assert "--images is missing" in capsys.readouterr().err
     assert main(["data", "import", "--csv", "x", "--camera", "(x)", "--out", str(out)]) == 2
     assert "--camera belongs to --folders" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["market", "market folder", "market pytorch", "veri"])
+def test_a_data_set_of_the_catalog_is_no_folder_for_each_identity(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    written = LAYOUTS[name]
+    root = touch(tmp_path / "the set", *written.images())
+    assert main(["data", "import", "--folders", str(root), "--out", str(tmp_path / "out")]) == 2
+    message = capsys.readouterr().err
+    assert f"has the folders and file names of {written.entry}, not a folder for each" in message
+    assert f"reid data check {written.entry} --root '{root}'" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_of_the_catalog_in_one_folder_get_their_pattern(tmp_path: Path) -> None:
+    names = ["0002_c1s1_000451_03.jpg", "0002_c2s1_000452_01.jpg", "0007_c3s3_000453_02.jpg"]
+    root = touch(tmp_path, *names)
+    with pytest.raises(UserError, match=r"list images by --pattern '(.*)'$") as caught:
+        from_folders(root)
+    pattern = str(caught.value).partition("--pattern '")[2].removesuffix("'")
+    assert [(row.pid, row.camera) for row in from_pattern(root, pattern).rows] == [
+        ("0002", "1"), ("0002", "2"), ("0007", "3"),
+    ]  # fmt: skip
+
+
+def test_folders_that_only_look_like_a_data_set_are_imported(tmp_path: Path) -> None:
+    root = touch(tmp_path, *(f"{s}/{p}/{p}_0{n}.jpg" for s in ("query", "gallery")
+                             for p in ("001", "002") for n in (1, 2)))  # fmt: skip
+    assert len(from_folders(root).rows) == 8
+    assert {row.split for row in from_folders(root).rows} == {"query", "gallery"}
+
+
+def test_the_next_command_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "my set"
+    people(tmp_path / "in")
+    assert main(["data", "import", "--folders", str(tmp_path / "in"), "--out", str(out)]) == 0
+    assert f"next: reid data check imported --root '{out}'" in capsys.readouterr().out

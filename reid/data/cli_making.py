@@ -1,6 +1,7 @@
 """`reid data import` and `reid data build`: data sets of one's own images and of lists."""
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,11 @@ def _run_build(arguments: argparse.Namespace) -> None:
         raise UserError(f"{arguments.name!r} cannot be built; occluded-duke can")
     built = build_occluded_duke(arguments.duke, arguments.lists, arguments.out, copy=arguments.copy)
     print(built)
-    print(f"wrote {built.out}; next: reid data check occluded-duke --root {built.out}")
+    print(f"wrote {built.out}; next: {_check('occluded-duke', built.out)}")
+
+
+def _check(name: str, root: Path) -> str:
+    return f"reid data check {name} --root {shlex.quote(str(root))}"
 
 
 def _run_import(arguments: argparse.Namespace) -> None:
@@ -123,4 +128,4 @@ def _run_import(arguments: argparse.Namespace) -> None:
         rule=given.camera_rule,
     )
     print(made)
-    print(f"wrote {given.out}; next: reid data check imported --root {given.out}")
+    print(f"wrote {given.out}; next: {_check('imported', given.out)}")

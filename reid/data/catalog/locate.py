@@ -1,6 +1,5 @@
 """Find which layout of a data set lies below a root, and list every image of it."""
 
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +7,8 @@ from pathlib import Path
 from reid.data.archives import SUFFIXES, is_archive
 from reid.data.catalog.entries import ENTRIES, MANIFEST, entry, protocol_of
 from reid.data.catalog.files import Bad, read_part
-from reid.data.catalog.find import Place, find, lacks
+from reid.data.catalog.find import Place, find
+from reid.data.catalog.recognise import entries_of, generated_as
 from reid.data.catalog.spec import SPLITS, Entry, Layout, Protocol
 from reid.data.catalog.tree import Tree
 from reid.data.records import Record
@@ -127,22 +127,9 @@ def _refuse_other(spec: Entry, place: Place) -> None:
         )
 
 
-def _generated_as(place: Place) -> str:
-    """Name of the generated set that lies there; empty for any other set."""
-    path = place.tree.find_file(place.base, MANIFEST)
-    if path is None:
-        return ""
-    try:
-        manifest = json.loads(place.tree.source.read(path))
-    except (UserError, ValueError):
-        return ""
-    name = manifest.get("protocol") if isinstance(manifest, dict) else None
-    return name if isinstance(name, str) else ""
-
-
 def _refuse_other_generated(spec: Entry, place: Place) -> None:
     """Refuse a generated set under the name of another one, whose files look the same."""
-    name = _generated_as(place)
+    name = generated_as(place.tree, place.base)
     if name and spec.generated and name != spec.name:
         raise UserError(
             f"{place.tree.shown(place.base)} holds {name}, says its {MANIFEST}; ask for {name} "
@@ -156,21 +143,11 @@ def _refuse_foreign(found: LayoutFound, place: Place) -> None:
     if not bad or len(bad) < sum(map(len, found.bad.values())):
         return
     names = [path.replace("\\", "/").rpartition("/")[2] for path in bad]
-    fitting = [other.name for other in ENTRIES.values() if _fits(other, place, names)]
+    fitting = entries_of(place.tree, place.base, names)
     remedy = f"ask for {' or '.join(fitting)}" if fitting else "give the folder of the data set"
     raise UserError(
         f"{found.root} holds no file of {found.entry.title}: none of the {len(bad):,} names, such "
         f"as {names[0]}, is like {found.layout.naming.example}; {remedy}"
-    )
-
-
-def _fits(other: Entry, place: Place, names: list[str]) -> bool:
-    if other.generated and _generated_as(place) != other.name:
-        return False
-    return any(
-        not lacks(place.tree, layout, other.protocols[0].name, place.base)
-        and all(layout.naming.parse(name) for name in names)
-        for layout in other.layouts
     )
 
 

@@ -17,10 +17,12 @@ class Naming:
         example: A name that fits.
         patterns: Anchored expressions, tried in order, with the group `pid`, unless a list says who
             it is and names hold another number, and, where the names hold one, `camera` (from 1).
+        stems: The expressions without anchors and ending.
     """
 
     example: str
     patterns: tuple[re.Pattern[str], ...]
+    stems: tuple[str, ...]
 
     @property
     def holds_pid(self) -> bool:
@@ -43,7 +45,7 @@ class Naming:
 
 def naming(example: str, *stems: str) -> Naming:
     """Names with one of these stems (regular expressions) and the ending of an image."""
-    return Naming(example, tuple(re.compile(f"^{stem}{_ENDING}") for stem in stems))
+    return Naming(example, tuple(re.compile(f"^{stem}{_ENDING}") for stem in stems), stems)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,10 @@
 import os
 import posixpath
 import re
+import shlex
 
+from reid.data.catalog.recognise import entries_of, pattern_of
+from reid.data.catalog.tree import Tree
 from reid.data.folder import SUFFIXES
 from reid.data.imported.rows import SPLITS, Listing, Row, finish, leave_out, some, split_of
 from reid.data.source import Source, open_source
@@ -32,6 +35,8 @@ def from_folders(
     below = _without_wrapper(names)
     tops = {name.split("/")[0] for name in below if "/" in name}
     with_split = bool(tops) and all(top.lower() in SPLITS for top in tops)
+    if not with_split:
+        _refuse_catalog(source, names, below)
     if with_split:
         notes.append(f"the folders {some(sorted(tops))} give the split")
     finder = None if camera is None else _camera_finder(camera)
@@ -57,9 +62,12 @@ def from_folders(
             seen = between[0] if between else None
         rows.append(Row(full, pid, seen, split))
     if astray:
+        _refuse_catalog(source, names, below)
+        pattern = pattern_of([posixpath.basename(name) for name in astray])
+        listed = f"--pattern {shlex.quote(pattern)}" if pattern else "--pattern or --csv"
         raise UserError(
             f"{len(astray)} images lie in no identity's folder: {some(astray)}; expected "
-            f"{source.root}/IDENTITY/image.jpg; move them, or list images by --pattern or --csv"
+            f"{source.root}/IDENTITY/image.jpg; move them, or list images by {listed}"
         )
     if len(depths) > 1 or max(depths, default=0) > 1:
         raise UserError(
@@ -126,6 +134,18 @@ def from_pattern(
         skip_bad=skip_bad,
     )
     return finish(source.root, rows, f"names by the pattern {pattern}", left_out, notes)
+
+
+def _refuse_catalog(source: Source, names: list[str], below: list[str]) -> None:
+    """Refuse the folders of a data set, which are called after splits and not identities."""
+    base = names[0].removesuffix(below[0]).rstrip("/")
+    fitting = entries_of(Tree(source), base, [posixpath.basename(name) for name in names])
+    if fitting:
+        raise UserError(
+            f"{source.path(base) if base else source.root} has the folders and file names of "
+            f"{' or '.join(fitting)}, not a folder for each identity; it needs no import: reid "
+            f"data check {fitting[0]} --root {shlex.quote(str(source.root))}"
+        )
 
 
 def _image_names(source: Source) -> tuple[list[str], list[str]]:
