@@ -51,6 +51,28 @@ def test_a_failed_write_leaves_the_previous_file_and_no_litter(tmp_path, monkeyp
     assert os.listdir(tmp_path) == ["c.safetensors"]
 
 
+def test_a_failed_write_names_the_remedy_of_its_cause(tmp_path, monkeypatch) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match=r"it is a folder: name a file, such as .*out$"):
+        checkpoint.write_atomic(tmp_path, b"x")
+    with pytest.raises(UserError, match="a folder on the way there is a file: choose another"):
+        checkpoint.write_atomic(tmp_path / "file" / "out.json", b"x")
+    assert os.listdir(tmp_path) == ["file"]
+    for number, words in (
+        (errno.EACCES, "you may not write there: choose another folder"),
+        (errno.EROFS, "you may not write there: choose another folder"),
+        (errno.ENOSPC, "free some space or choose another folder$"),
+    ):
+
+        def fails(*_: object, number: int = number) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "replace", fails)
+        with pytest.raises(UserError, match=words):
+            checkpoint.write_atomic(tmp_path / "out", b"x")
+    assert os.listdir(tmp_path) == ["file"]
+
+
 def test_an_interrupt_during_a_write_leaves_the_previous_file(tmp_path, monkeypatch) -> None:
     path = tmp_path / "c.safetensors"
     checkpoint.save(path, {"w": torch.ones(2)}, {"step": 1})

@@ -1,5 +1,6 @@
 """Checkpoints: one safetensors file, written atomically, nothing pickled."""
 
+import errno
 import json
 import os
 import tempfile
@@ -20,7 +21,7 @@ def write_atomic(path: Path, payload: bytes) -> None:
         payload: Whole content.
 
     Raises:
-        UserError: The disk is full or the folder cannot be written.
+        UserError: The disk is full, the folder cannot be written, or `path` is a folder.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,11 +38,20 @@ def write_atomic(path: Path, payload: bytes) -> None:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
-        kept = "; the previous file is unchanged" if path.exists() else ""
+        kept = "; the previous file is unchanged" if path.is_file() else ""
         raise UserError(
-            f"cannot write {path} ({error.strerror or error}){kept}; free some space "
-            "or choose another folder with --out"
+            f"cannot write {path} ({error.strerror or error}){kept}; {_remedy(error, path)}"
         ) from error
+
+
+def _remedy(error: OSError, path: Path) -> str:
+    if path.is_dir():
+        return f"it is a folder: name a file, such as {path / 'out'}"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return "a folder on the way there is a file: choose another folder"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "you may not write there: choose another folder, or change its permissions"
+    return "free some space or choose another folder"
 
 
 def save(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
