@@ -266,3 +266,10 @@ def test_command_prints_shares_and_undefined_counts(
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
+
+
+def test_a_file_for_a_name_is_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "attributes", "my files/market_attribute.mat"]) == 2
+    printed = capsys.readouterr().err
+    assert "expected the name of a data set, got the file my files/market_attribute.mat" in printed
+    assert "attributes market1501 --mat 'my files/market_attribute.mat'" in printed

@@ -477,3 +477,8 @@ def test_the_verb_prints_writes_and_exits(tmp_path: Path, capsys) -> None:
     assert main([*arguments, "--skip-bad"]) == 0
     assert main(["data", "check", NAME, "--root", str(tmp_path / "absent")]) == 2
     assert main([*arguments, "--protocol", "nonsense"]) == 2
+    capsys.readouterr()
+    assert main([*arguments, "--json", str(tmp_path)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert f"--json {tmp_path} is a folder" in printed.err

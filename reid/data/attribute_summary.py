@@ -1,5 +1,6 @@
 """How often each attribute is set, and for how many identities it is not known."""
 
+import shlex
 from collections.abc import Mapping
 
 from reid.data.attribute_names import ROOTS, value_names
@@ -16,6 +17,11 @@ def root_of_attributes(name: str) -> str:
     Raises:
         UserError: The data set has no attributes.
     """
+    if name.lower().endswith(".mat"):
+        raise UserError(
+            f"expected the name of a data set, got the file {name}; give both, such as: reid data "
+            f"attributes market1501 --mat {shlex.quote(name)}"
+        )
     if name not in ROOTS:
         raise UserError(f"{name!r} has no attribute file; choose one of {', '.join(ROOTS)}")
     return ROOTS[name]

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from reid._verbs import add_verb, root_of
+from reid._verbs import add_verb, refuse_folder, root_of
 from reid.data.cli_making import add_build, add_import
 from reid.errors import UserError
 
@@ -120,6 +120,7 @@ def _run_generate(arguments: argparse.Namespace) -> None:
 def _run_check(arguments: argparse.Namespace) -> int:
     from reid.data.check import check
 
+    refuse_folder("--json", arguments.json)
     report = check(
         arguments.name,
         root_of(arguments.name, arguments.root),

@@ -31,7 +31,7 @@ def readable_only(records: Sequence[Record], name: str) -> tuple[list[Record], l
     from reid.data.check import readable
 
     good, bad = readable(records)
-    _say(name, bad)
+    say_left_out(name, "unreadable images", bad)
     if records and not good:
         raise UserError(f"none of the {len(records)} images of {name} can be read; copy them again")
     return good, bad
@@ -74,11 +74,17 @@ def write_left_out(lines: Sequence[str], path: Path) -> None:
         write_atomic(path, ("\n".join(lines) + "\n").encode())
 
 
-def _say(name: str, lines: Sequence[str]) -> None:
-    """Print the count and the first few lines, once for all processes of a run."""
+def say_left_out(name: str, what: str, lines: Sequence[str]) -> None:
+    """Print the count and the first few lines, once for all processes of a run.
+
+    Args:
+        name: Of the data set or folder.
+        what: What the lines are about.
+        lines: A line for each one that was left out.
+    """
     if not lines or os.environ.get("RANK", "0") != "0":
         return
-    print(f"reid: {name}: left out {len(lines)} unreadable images", file=sys.stderr)
+    print(f"reid: {name}: left out {len(lines)} {what}", file=sys.stderr)
     for line in lines[:_SHOWN]:
         print(f"reid:   {line}", file=sys.stderr)
     if len(lines) > _SHOWN:

@@ -1,16 +1,14 @@
 """Read a data set: find it, drop junk and misplaced distractors, refuse what cannot be used."""
 
 import os
-import sys
 
 from reid.data.catalog.files import Bad
 from reid.data.catalog.locate import LayoutFound, locate
 from reid.data.catalog.spec import JUNK, SPLITS
 from reid.data.imported.manifest import IMPORTED, read_imported
+from reid.data.leaving_out import say_left_out
 from reid.data.records import Record, ReidData
 from reid.errors import UserError
-
-_SHOWN = 5
 
 
 def read(
@@ -46,8 +44,7 @@ def read(
     bad = [one for split in SPLITS for one in found.bad[split]]
     if bad and not skip_bad:
         raise UserError(_refusal(bad))
-    if bad:
-        _say(name, bad)
+    say_left_out(name, "files or lines", [one.message for one in bad])
     distractor = found.entry.distractor_pid
     splits = {
         split: [
@@ -79,17 +76,6 @@ def read(
 def _refusal(bad: list[Bad]) -> str:
     more = f" ({len(bad)} such files or lines in all)" if len(bad) > 1 else ""
     return f"{bad[0].message}{more}; to leave them out, set data.skip_bad=true or give --skip-bad"
-
-
-def _say(name: str, bad: list[Bad]) -> None:
-    # once for all processes of a run
-    if os.environ.get("RANK", "0") != "0":
-        return
-    print(f"reid: {name}: left out {len(bad)} files or lines", file=sys.stderr)
-    for one in bad[:_SHOWN]:
-        print(f"reid:   {one.message}", file=sys.stderr)
-    if len(bad) > _SHOWN:
-        print(f"reid:   and {len(bad) - _SHOWN} more", file=sys.stderr)
 
 
 def _check(found: LayoutFound, splits: dict[str, list[Record]]) -> None:
