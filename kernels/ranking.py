@@ -148,14 +148,17 @@ class Gallery:
             )
         if self.metric == "hamming":
             return
-        largest = torch.linalg.vector_norm(x.detach(), torch.inf, dim=1)
+        norms = torch.linalg.vector_norm(x.detach(), dim=1)
+        # rows whose squares leave float32 are looked at again
+        unclear = (~norms.isfinite() | (norms == 0.0)).nonzero()[:, 0]
+        largest = torch.linalg.vector_norm(x.detach()[unclear], torch.inf, dim=1)
         wrong = ~largest.isfinite()
         if self.metric == "cosine":
             wrong |= largest == 0.0
         if bool(wrong.any()):
-            row = int(wrong.to(torch.uint8).argmax())
-            what = "all zeros, which has no cosine" if largest[row] == 0.0 else "not finite"
-            raise ValueError(f"Gallery: {name} row {row} is {what}; check what made it")
+            place = int(wrong.to(torch.uint8).argmax())
+            what = "all zeros, which has no cosine" if largest[place] == 0.0 else "not finite"
+            raise ValueError(f"Gallery: {name} row {int(unclear[place])} is {what}")
 
 
 def nearest(
