@@ -1,14 +1,11 @@
 """What the engine aims at for whole models, as data for `benchmarks.goals`."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from benchmarks import training
-from benchmarks.goals import BF16, F32, Goal
+from benchmarks.goal import BF16, F32, Goal, Line
 from benchmarks.models import DENSE, DENSE_ENGINE, FUSE, MERGE, adaptive, engine, plain
 
-Row = Mapping[str, Any]
-Line = Mapping[str, Row]
 Measure = Callable[[Line], float | None]
 
 

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks.goals import Outcome
+from benchmarks.goal import Outcome
 from benchmarks.parts import OTHER
 
 Row = Mapping[str, Any]

@@ -1,12 +1,9 @@
 """What evaluation and re-ranking aim at, as data for `benchmarks.goals`."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
-from benchmarks.goals import F32, Goal
+from benchmarks.goal import F32, Goal, Line
 
-Row = Mapping[str, Any]
-Line = Mapping[str, Row]
 Measure = Callable[[Line], float | None]
 
 QUERIES, TRAINING = 11_659, 32_621
