@@ -144,7 +144,7 @@ def test_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
 def test_empty_folder_is_filled(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     generate(tmp_path / "set", size=SMALL, image_size=IMAGE)
-    assert len(catalog.read("mannequins", tmp_path / "set").query) == 6
+    assert len(catalog.read("occluded-mannequins", tmp_path / "set").query) == 6
 
 
 def test_failing_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
