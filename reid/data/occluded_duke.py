@@ -15,6 +15,7 @@ from pathlib import Path
 
 from reid.data.placing import new_folder, put
 from reid.data.source import Source, open_source
+from reid.data.text import decode_text
 from reid.errors import UserError
 
 MANIFEST = "occluded_duke.json"
@@ -170,14 +171,7 @@ def _list_path(source: Source, split: str) -> str | None:
 
 
 def _parse(content: bytes, where: str) -> list[str]:
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise UserError(
-            f"{where}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8; get the list "
-            "again"
-        ) from None
+    text = decode_text(content, where, "get the list again")
     names: dict[str, int] = {}
     for number, written in enumerate(text.splitlines(), start=1):
         name = written.strip()

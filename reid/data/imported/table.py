@@ -9,6 +9,7 @@ from pathlib import Path
 
 from reid.data.imported.rows import Listing, Row, finish, leave_out, some, split_of
 from reid.data.source import FolderSource, Source, open_source
+from reid.data.text import decode_text
 from reid.errors import UserError
 
 _COLUMNS = ("path", "pid", "camid", "split")
@@ -89,14 +90,7 @@ def _table(file: Path) -> list[tuple[int, dict[str, str]]]:
         content = file.read_bytes()
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror}); give a CSV file") from error
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise UserError(
-            f"{file}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file "
-            "as CSV UTF-8"
-        ) from None
+    text = decode_text(content, str(file), "save the file as CSV UTF-8")
     if "\0" in text:
         raise UserError(f"{file} is no text; save the file as CSV UTF-8")
     header, _, _ = text.partition("\n")
